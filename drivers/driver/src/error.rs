@@ -1,0 +1,566 @@
+//! What went wrong, and the four answers that policies read.
+//!
+//! Owns [`Error`], the only error type a user meets. Does not know what a
+//! database's codes mean (each driver translates its own) nor what anybody
+//! does about them: retry, pool and health read [`Outcome`], [`Fate`],
+//! [`Cause`] and [`Scope`] and nothing else.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a database, a driver or a pool: one pointer wide, cheap to
+/// clone.
+///
+/// `Display` is a lower-case fragment that says what happened; the underlying
+/// error is in [`source`](StdError::source). A new error starts from the safe
+/// answers, outcome unknown and connection discarded, and a driver says better.
+///
+/// ```
+/// use millpond_driver::{Cause, Code, Error, Fate, Outcome};
+///
+/// let error = Error::statement("duplicate key value violates \"users_pkey\"")
+///     .with_code(Code::SqlState(*b"23505"))
+///     .with_cause(Cause::Caller);
+/// assert_eq!(error.outcome(), Outcome::Rejected);
+/// assert_eq!(error.fate(), Fate::Reusable);
+/// assert_eq!(error.to_string(), "duplicate key value violates \"users_pkey\" (23505)");
+/// ```
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    outcome: Outcome,
+    fate: Fate,
+    cause: Cause,
+    scope: Scope,
+    code: Option<Code>,
+    message: Box<str>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+    report: Option<Report>,
+}
+
+impl Error {
+    /// An error of `kind` with the safe answers: outcome unknown, connection
+    /// discarded, transport at fault.
+    pub fn new(kind: ErrorKind, message: impl Into<Box<str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            outcome: Outcome::Unknown,
+            fate: Fate::Discard,
+            cause: Cause::Transport,
+            scope: Scope::Connection,
+            code: None,
+            message: message.into(),
+            source: None,
+            report: None,
+        }))
+    }
+
+    /// A connection could not be opened: nothing was sent.
+    pub fn connect(message: impl Into<Box<str>>) -> Self {
+        Self::new(ErrorKind::Connect, message).with_outcome(Outcome::NotSent).with_scope(Scope::Node)
+    }
+
+    /// The database refused a statement and nothing of it took effect.
+    pub fn statement(message: impl Into<Box<str>>) -> Self {
+        Self::new(ErrorKind::Statement, message)
+            .with_outcome(Outcome::Rejected)
+            .with_fate(Fate::Reusable)
+            .with_cause(Cause::Caller)
+            .with_scope(Scope::Statement)
+    }
+
+    /// The connection was lost while a statement was on its way.
+    pub fn lost(message: impl Into<Box<str>>) -> Self {
+        Self::new(ErrorKind::Lost, message)
+    }
+
+    /// A setting is wrong: the message names the field, the value and the rule.
+    pub fn config(message: impl Into<Box<str>>) -> Self {
+        Self::harmless(ErrorKind::Config, message).with_cause(Cause::Config)
+    }
+
+    /// The driver cannot do this.
+    pub fn unsupported(what: impl fmt::Display) -> Self {
+        Self::harmless(ErrorKind::Unsupported, format!("this driver does not support {what}"))
+    }
+
+    /// A value does not convert to the asked type, or a column is not there.
+    pub fn decode(message: impl Into<Box<str>>) -> Self {
+        Self::harmless(ErrorKind::Decode, message)
+    }
+
+    /// The pool is closed.
+    pub fn closed() -> Self {
+        Self::harmless(ErrorKind::Closed, "the pool is closed").with_cause(Cause::Pool)
+    }
+
+    /// Too many callers wait already.
+    pub fn overloaded(message: impl Into<Box<str>>) -> Self {
+        Self::harmless(ErrorKind::Overloaded, message).with_cause(Cause::Pool)
+    }
+
+    /// No connection in time, with the pool's state at that moment.
+    pub fn acquire_timeout(report: Report) -> Self {
+        let mut error =
+            Self::harmless(ErrorKind::Timeout(report.phase), report.to_string()).with_cause(Cause::Pool);
+        error.0.report = Some(report);
+        error
+    }
+
+    /// No answer within a limit, while something was on its way.
+    pub fn timeout(phase: Phase, message: impl Into<Box<str>>) -> Self {
+        let outcome = if phase == Phase::Statement { Outcome::Unknown } else { Outcome::NotSent };
+        Self::new(ErrorKind::Timeout(phase), message)
+            .with_outcome(outcome)
+            .with_cause(Cause::Timeout)
+    }
+
+    /// Driver code panicked; `message` is what it said.
+    pub fn panicked(message: impl Into<Box<str>>) -> Self {
+        Self::new(ErrorKind::Panicked, message)
+    }
+
+    fn harmless(kind: ErrorKind, message: impl Into<Box<str>>) -> Self {
+        Self::new(kind, message)
+            .with_outcome(Outcome::NotSent)
+            .with_fate(Fate::Reusable)
+            .with_cause(Cause::Caller)
+            .with_scope(Scope::Statement)
+    }
+
+    /// Says whether the work took effect.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
+    /// Says what is left of the connection.
+    #[must_use]
+    pub fn with_fate(mut self, fate: Fate) -> Self {
+        self.0.fate = fate;
+        self
+    }
+
+    /// Says who or what is at fault.
+    #[must_use]
+    pub fn with_cause(mut self, cause: Cause) -> Self {
+        self.0.cause = cause;
+        self
+    }
+
+    /// Says how far the fault reaches.
+    #[must_use]
+    pub fn with_scope(mut self, scope: Scope) -> Self {
+        self.0.scope = scope;
+        self
+    }
+
+    /// Adds the database's own code.
+    #[must_use]
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.0.code = Some(code);
+        self
+    }
+
+    /// Adds the underlying error.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the work took effect.
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// What is left of the connection.
+    pub fn fate(&self) -> Fate {
+        self.0.fate
+    }
+
+    /// Who or what is at fault.
+    pub fn cause(&self) -> Cause {
+        self.0.cause
+    }
+
+    /// How far the fault reaches.
+    pub fn scope(&self) -> Scope {
+        self.0.scope
+    }
+
+    /// The database's own code, if it gave one.
+    pub fn code(&self) -> Option<&Code> {
+        self.0.code.as_ref()
+    }
+
+    /// The message alone, without the code.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The pool's state when an acquire ran out of time.
+    pub fn report(&self) -> Option<&Report> {
+        self.0.report.as_ref()
+    }
+
+    /// Whether an acquire, connect or statement ran out of time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout(_))
+    }
+
+    /// Whether trying the same again cannot help until somebody changes
+    /// something: wrong credentials, unknown database, wrong settings.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.0.cause, Cause::Auth | Cause::Config)
+            || matches!(self.0.kind, ErrorKind::Unsupported)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        match &self.0.code {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("outcome", &self.0.outcome)
+            .field("fate", &self.0.fate)
+            .field("cause", &self.0.cause)
+            .field("scope", &self.0.scope);
+        if let Some(code) = &self.0.code {
+            out.field("code", code);
+        }
+        if let Some(source) = &self.0.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is wrong.
+    Config,
+    /// A connection could not be opened.
+    Connect,
+    /// The database refused a statement.
+    Statement,
+    /// The connection was lost while a statement was on its way.
+    Lost,
+    /// Time ran out in this phase.
+    Timeout(Phase),
+    /// The pool is closed.
+    Closed,
+    /// Too many callers wait already.
+    Overloaded,
+    /// A value does not convert, or a column is not there.
+    Decode,
+    /// The driver cannot do this.
+    Unsupported,
+    /// Driver code panicked.
+    Panicked,
+}
+
+/// Where time ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Waiting for a connection: all were in use.
+    Waiting,
+    /// Opening a connection.
+    Connecting,
+    /// Checking an idle connection.
+    Checking,
+    /// Running a statement.
+    Statement,
+}
+
+/// Did the work take effect?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Nothing left us, or the server refused the connection: repeat freely.
+    NotSent,
+    /// The server refused this statement; nothing of it took effect.
+    Rejected,
+    /// The whole transaction is gone.
+    RolledBack,
+    /// Not known: it may have taken effect.
+    Unknown,
+}
+
+/// What is left of the connection? Ordered from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Fate {
+    /// As good as before.
+    Reusable,
+    /// Good after a rollback.
+    NeedsRollback,
+    /// To be closed.
+    Discard,
+}
+
+/// Who or what is at fault?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The network, or a peer that went away.
+    Transport,
+    /// The server is shutting down.
+    Shutdown,
+    /// The server is starting.
+    Starting,
+    /// The node does not take writes.
+    WrongRole,
+    /// The server has no room for more connections.
+    Overload,
+    /// A conflict with another transaction: deadlock, serialization.
+    Conflict,
+    /// A lock was not free in time.
+    LockTimeout,
+    /// A time limit of ours or of the server.
+    Timeout,
+    /// A prepared statement no longer fits.
+    StaleStatement,
+    /// Credentials, permission, or an unknown database.
+    Auth,
+    /// Damaged data or a failing disk.
+    Corrupt,
+    /// A wrong setting: URL, TLS mode, limits.
+    Config,
+    /// The caller's statement or value.
+    Caller,
+    /// The pool itself: full, closed, overloaded. Says nothing of the database.
+    Pool,
+}
+
+/// How far does the fault reach?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// One statement.
+    Statement,
+    /// The transaction.
+    Transaction,
+    /// This connection.
+    Connection,
+    /// The whole server.
+    Node,
+}
+
+/// A database's own error code.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// Five characters of the SQL standard.
+    SqlState([u8; 5]),
+    /// A number.
+    Number(i32),
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SqlState(state) => f.write_str(&String::from_utf8_lossy(state)),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+/// The pool's state when an acquire ran out of time. Carried by
+/// [`Error::report`].
+///
+/// Counts are connections, but for `waiting`, which counts callers, the one
+/// that gave up included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What the caller was waiting for.
+    pub phase: Phase,
+    /// How long it waited.
+    pub waited: Duration,
+    /// The most connections the pool may have, if limited.
+    pub max_open: Option<usize>,
+    /// Lent to callers.
+    pub in_use: usize,
+    /// Free.
+    pub idle: usize,
+    /// Being opened.
+    pub opening: usize,
+    /// Being checked before use.
+    pub checking: usize,
+    /// Being cleaned after use.
+    pub cleaning: usize,
+    /// Being closed.
+    pub closing: usize,
+    /// Callers in the queue.
+    pub waiting: usize,
+    /// Connects that have failed since the last success.
+    pub failed_connects: u32,
+    /// Who has held a connection longest.
+    pub oldest: Option<Holder>,
+}
+
+impl Report {
+    /// An empty report; fill in what is known.
+    pub fn new(phase: Phase, waited: Duration) -> Self {
+        Self {
+            phase,
+            waited,
+            max_open: None,
+            in_use: 0,
+            idle: 0,
+            opening: 0,
+            checking: 0,
+            cleaning: 0,
+            closing: 0,
+            waiting: 0,
+            failed_connects: 0,
+            oldest: None,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    /// For example `no connection free within 250ms: 8 of 8 in use, 0 idle, 0
+    /// opening, 31 waiting; oldest held for 4.2s by "checkout" at
+    /// src/cart.rs:41:20`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.phase {
+            Phase::Connecting => "no connection opened",
+            Phase::Checking => "no connection passed its check",
+            Phase::Waiting | Phase::Statement => "no connection free",
+        };
+        write!(f, "{what} within {:?}: {}", self.waited, self.in_use)?;
+        if let Some(max) = self.max_open {
+            write!(f, " of {max}")?;
+        }
+        write!(f, " in use, {} idle, {} opening", self.idle, self.opening)?;
+        for (count, name) in
+            [(self.checking, "checking"), (self.cleaning, "cleaning"), (self.closing, "closing")]
+        {
+            if count > 0 {
+                write!(f, ", {count} {name}")?;
+            }
+        }
+        write!(f, ", {} waiting", self.waiting)?;
+        if self.failed_connects > 0 {
+            write!(f, "; {} connects failed in a row", self.failed_connects)?;
+        }
+        match &self.oldest {
+            Some(holder) => write!(f, "; oldest held {holder}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who holds a connection: how long, where it was taken, and the label given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Since it was taken, to a few milliseconds.
+    pub held: Duration,
+    /// The call of `acquire`.
+    pub place: &'static Location<'static>,
+    /// The label of that call.
+    pub label: Option<&'static str>,
+}
+
+impl Holder {
+    /// A holder.
+    pub fn new(
+        held: Duration,
+        place: &'static Location<'static>,
+        label: Option<&'static str>,
+    ) -> Self {
+        Self { held, place, label }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "for {:?}", self.held)?;
+        if let Some(label) = self.label {
+            write!(f, " by {label:?}")?;
+        }
+        write!(f, " at {}", self.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_pointer_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn an_unclassified_error_is_unknown_and_discards() {
+        let error = Error::new(ErrorKind::Lost, "gone");
+        assert_eq!((error.outcome(), error.fate()), (Outcome::Unknown, Fate::Discard));
+    }
+
+    #[test]
+    fn the_source_is_not_repeated_in_the_message() {
+        let error = Error::connect("cannot reach db").with_source("connection refused");
+        assert_eq!(error.to_string(), "cannot reach db");
+        assert_eq!(error.source().expect("a source").to_string(), "connection refused");
+    }
+
+    #[test]
+    fn a_timeout_says_the_state_and_who_holds_the_oldest() {
+        let mut report = Report::new(Phase::Waiting, Duration::from_millis(250));
+        report.max_open = Some(8);
+        report.in_use = 8;
+        report.waiting = 31;
+        report.oldest = Some(Holder::new(
+            Duration::from_millis(4200),
+            Location::caller(),
+            Some("checkout"),
+        ));
+        let text = Error::acquire_timeout(report).to_string();
+        assert!(
+            text.starts_with(
+                "no connection free within 250ms: 8 of 8 in use, 0 idle, 0 opening, 31 waiting; \
+                 oldest held for 4.2s by \"checkout\" at "
+            ),
+            "{text}"
+        );
+    }
+}
