@@ -178,9 +178,11 @@ pub trait Driver: Send + Sync + 'static {
     /// A handle that stops the statement running on `conn`, usable from
     /// anywhere, owning all it needs. Default: `None`.
     ///
-    /// Asked for while no future borrows the connection. It must not be able to
-    /// hit a later statement of another user: the pool uses it only on a
-    /// connection it holds itself.
+    /// Asked for while no future borrows the connection, so either before a
+    /// statement starts or after its future was dropped. Run beside a statement
+    /// that is still awaited, it ends that statement early and leaves the
+    /// connection in step. It must not be able to hit a later statement of
+    /// another user: the pool uses it only on a connection it holds itself.
     fn cancel(&self, _conn: &Self::Connection) -> Option<Cancel> {
         None
     }
@@ -237,7 +239,7 @@ pub trait Driver: Send + Sync + 'static {
     }
 
     /// Makes the session refuse writes, so that any statement on it may be
-    /// repeated. Default: an error.
+    /// repeated. Survives [`reset`](Self::reset). Default: an error.
     ///
     /// # Errors
     ///
@@ -279,7 +281,7 @@ impl<'a> ConnectContext<'a> {
 
     /// The same context for another purpose.
     #[must_use]
-    pub fn purpose_of(mut self, purpose: Purpose) -> Self {
+    pub fn with_purpose(mut self, purpose: Purpose) -> Self {
         self.purpose = purpose;
         self
     }

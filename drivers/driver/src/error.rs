@@ -179,6 +179,12 @@ impl Error {
         self
     }
 
+    /// Says where it happened, before the message.
+    pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
+        self.0.message = format!("{place}: {}", self.0.message).into();
+        self
+    }
+
     /// What happened.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -22,4 +22,4 @@ pub use driver::{
 pub use error::{Cause, Code, Error, ErrorKind, Fate, Holder, Outcome, Phase, Report, Result, Scope};
 pub use row::{Cells, Column, ColumnIndex, Columns, Row, Rows};
 pub use runtime::{BoxFuture, ByteStream, Keepalive, Runtime, SocketOptions, Target};
-pub use value::{Date, DateTime, FromValue, Value};
+pub use value::{Date, DateTime, FromValue, Time, Timestamp, Value};

@@ -1,0 +1,270 @@
+//! What a user may set, what it defaults to, and which settings contradict.
+//!
+//! Owns [`PoolConfig`]. Knows neither pool nor driver.
+
+use std::time::Duration;
+
+use millpond_driver::{Error, Reset, Result};
+
+use crate::pool::MAX_CONNECTIONS;
+
+/// The settings of a pool.
+///
+/// A setting not made has the default stated. [`validate`](Self::validate) is
+/// called by the builder.
+///
+/// ```
+/// use millpond::PoolConfig;
+///
+/// let config = PoolConfig::new().max_open_conns(4).max_idle_conns(8);
+/// assert_eq!(
+///     config.validate().unwrap_err().to_string(),
+///     "invalid pool configuration: max_idle_conns = 8: must not exceed max_open_conns (4)"
+/// );
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct PoolConfig {
+    max_open_conns: Option<usize>,
+    max_idle_conns: Option<usize>,
+    max_waiters: Option<usize>,
+    connect_concurrency: Option<usize>,
+    conn_max_lifetime: Option<Duration>,
+    conn_max_idle_time: Option<Duration>,
+    acquire_timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    check_after_idle: Option<Duration>,
+    check_timeout: Option<Duration>,
+    reset_timeout: Option<Duration>,
+    reset: Option<Reset>,
+}
+
+/// One setter each for configuration and builder, with the same words.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty;)+) => {
+        impl PoolConfig {
+            $($(#[doc = $doc])+
+            pub fn $name(mut self, value: $type) -> Self {
+                self.$name = Some(value);
+                self
+            })+
+        }
+
+        impl<D: millpond_driver::Driver> crate::Builder<D> {
+            $($(#[doc = $doc])+
+            pub fn $name(mut self, value: $type) -> Self {
+                self.config = self.config.$name(value);
+                self
+            })+
+        }
+    };
+}
+
+settings! {
+    /// The most connections the pool may have, in use or not. Default: 25.
+    /// 0: unlimited (65 504).
+    max_open_conns: usize;
+    /// The most connections kept idle once a burst is over. Default: 10, or
+    /// `max_open_conns` if that is less. 0: none is kept.
+    max_idle_conns: usize;
+    /// The most callers that may wait at a time; more are refused with
+    /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded). Default: 65 536.
+    /// 0: nobody may wait.
+    max_waiters: usize;
+    /// The most connects at a time. While the database does not accept
+    /// connections there is one. Default: 4.
+    connect_concurrency: usize;
+    /// The longest life of a connection; each draws its own from 80 to 100 % of
+    /// this when it is opened. Default: 30 minutes. 0: unlimited.
+    conn_max_lifetime: Duration;
+    /// The longest time a connection is kept idle. Default: 10 minutes, or
+    /// `conn_max_lifetime` if that is less. 0: unlimited.
+    conn_max_idle_time: Duration;
+    /// The longest an acquire takes, whatever it meets: waiting, checking,
+    /// connecting. Default: 30 seconds. 0: it does not wait.
+    acquire_timeout: Duration;
+    /// The longest a connect takes: dial, TLS, login. Default: 5 seconds.
+    connect_timeout: Duration;
+    /// How long a connection may have been idle and still be lent without a
+    /// check. Default: 1 second. 0: every one is checked.
+    check_after_idle: Duration;
+    /// The longest such a check takes. Default: 1 second.
+    check_timeout: Duration;
+    /// The longest the cleaning of a returned connection takes before it is
+    /// closed instead. Default: 5 seconds.
+    reset_timeout: Duration;
+    /// How far connections are reset between borrowers. Default:
+    /// [`Reset::Boundary`](crate::Reset::Boundary), which costs nothing when the
+    /// borrower left none in flight.
+    reset: Reset;
+}
+
+impl PoolConfig {
+    /// All defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), listing every fault with
+    /// field, value and rule.
+    pub fn validate(&self) -> Result<()> {
+        self.resolve().map(drop)
+    }
+
+    /// The settings in force: set, or by default.
+    pub(crate) fn resolve(&self) -> Result<Settings> {
+        let unlimited = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
+        let max_open = match self.max_open_conns.unwrap_or(25) {
+            0 => MAX_CONNECTIONS,
+            limit => limit,
+        };
+        let max_lifetime = unlimited(self.conn_max_lifetime.unwrap_or(MINUTE * 30));
+        let max_idle_time = match self.conn_max_idle_time {
+            Some(limit) => unlimited(limit),
+            None => Some(max_lifetime.map_or(MINUTE * 10, |limit| limit.min(MINUTE * 10))),
+        };
+        let settings = Settings {
+            max_open,
+            max_idle: self.max_idle_conns.unwrap_or(max_open.min(10)),
+            max_waiters: self.max_waiters.unwrap_or(65_536),
+            connect_concurrency: self.connect_concurrency.unwrap_or(4),
+            max_lifetime,
+            max_idle_time,
+            acquire_timeout: self.acquire_timeout.unwrap_or(Duration::from_secs(30)),
+            connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
+            check_after_idle: self.check_after_idle.unwrap_or(Duration::from_secs(1)),
+            check_timeout: self.check_timeout.unwrap_or(Duration::from_secs(1)),
+            reset_timeout: self.reset_timeout.unwrap_or(Duration::from_secs(5)),
+            reset: self.reset.unwrap_or_default(),
+        };
+        let faults = settings.faults();
+        if faults.is_empty() {
+            Ok(settings)
+        } else {
+            let list = faults.join("; ");
+            Err(Error::config(format!("invalid pool configuration: {list}")))
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The settings in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) max_open: usize,
+    pub(crate) max_idle: usize,
+    pub(crate) max_waiters: usize,
+    pub(crate) connect_concurrency: usize,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) max_idle_time: Option<Duration>,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) check_after_idle: Duration,
+    pub(crate) check_timeout: Duration,
+    pub(crate) reset_timeout: Duration,
+    pub(crate) reset: Reset,
+}
+
+impl Settings {
+    /// Every fault, each as field, value and rule.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.max_open > MAX_CONNECTIONS {
+            faults.push(format!(
+                "max_open_conns = {}: must not exceed {MAX_CONNECTIONS}",
+                self.max_open
+            ));
+        }
+        if self.max_idle > self.max_open {
+            faults.push(format!(
+                "max_idle_conns = {}: must not exceed max_open_conns ({})",
+                self.max_idle, self.max_open
+            ));
+        }
+        if let (Some(idle), Some(life)) = (self.max_idle_time, self.max_lifetime) {
+            if idle > life {
+                faults.push(format!(
+                    "conn_max_idle_time = {idle:?}: must not exceed conn_max_lifetime ({life:?})"
+                ));
+            }
+        }
+        if self.connect_concurrency == 0 {
+            faults.push("connect_concurrency = 0: must be at least 1".to_owned());
+        }
+        for (name, limit) in [
+            ("connect_timeout", self.connect_timeout),
+            ("check_timeout", self.check_timeout),
+            ("reset_timeout", self.reset_timeout),
+        ] {
+            if limit.is_zero() {
+                faults.push(format!("{name} = 0ns: must be above 0"));
+            }
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_driver::ErrorKind;
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let settings = PoolConfig::new().resolve().expect("the defaults are valid");
+        assert_eq!((settings.max_open, settings.max_idle), (25, 10));
+        assert_eq!(settings.max_lifetime, Some(MINUTE * 30));
+        assert_eq!(settings.max_idle_time, Some(MINUTE * 10));
+    }
+
+    #[test]
+    fn defaults_give_way_to_a_smaller_limit_that_is_set() {
+        let settings = PoolConfig::new()
+            .max_open_conns(4)
+            .conn_max_lifetime(MINUTE)
+            .resolve()
+            .expect("nothing contradicts");
+        assert_eq!(settings.max_idle, 4);
+        assert_eq!(settings.max_idle_time, Some(MINUTE));
+    }
+
+    #[test]
+    fn zero_means_unlimited_where_it_says_so() {
+        let settings = PoolConfig::new()
+            .max_open_conns(0)
+            .max_idle_conns(0)
+            .conn_max_lifetime(Duration::ZERO)
+            .conn_max_idle_time(Duration::ZERO)
+            .resolve()
+            .expect("zero is valid");
+        assert_eq!((settings.max_open, settings.max_idle), (MAX_CONNECTIONS, 0));
+        assert_eq!((settings.max_lifetime, settings.max_idle_time), (None, None));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let error = PoolConfig::new()
+            .max_open_conns(4)
+            .max_idle_conns(5)
+            .conn_max_lifetime(MINUTE)
+            .conn_max_idle_time(MINUTE * 2)
+            .connect_concurrency(0)
+            .connect_timeout(Duration::ZERO)
+            .validate()
+            .expect_err("four faults");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            "invalid pool configuration: \
+             max_idle_conns = 5: must not exceed max_open_conns (4); \
+             conn_max_idle_time = 120s: must not exceed conn_max_lifetime (60s); \
+             connect_concurrency = 0: must be at least 1; \
+             connect_timeout = 0ns: must be above 0"
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! The pool: connections lent to callers, in order of arrival.
+//!
+//! Owns the handle that applications hold. The work is in the folder beside
+//! it, from the inside out:
+//!
+//! - `slots`: the idle connections, a lock-free stack; `shelf`: whether one may
+//!   be lent as it is; `entry`: what is known of each.
+//! - `waiters`: the queue; `state`: every decision that needs the lock, as a
+//!   state machine; `effects`: what is to be done after the lock.
+//! - `shared`: the order of things; `tasks`: open, check, clean, close;
+//!   `keeper`: time.
+//! - `builder`, `acquire`, `connection`, `release`, `snapshot`: what a user
+//!   meets.
+//!
+//! Nothing here names a database or a runtime.
+
+mod acquire;
+mod builder;
+mod connection;
+mod effects;
+mod entry;
+mod keeper;
+mod release;
+mod shared;
+mod shelf;
+mod slots;
+mod snapshot;
+mod state;
+mod tasks;
+mod waiters;
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_driver::{Driver, Holder};
+
+pub use acquire::Acquire;
+pub use builder::Builder;
+pub use connection::PooledConnection;
+pub use snapshot::Snapshot;
+
+use entry::Borrower;
+use shared::Shared;
+use shelf::Take;
+use state::{Caller, Entered, Patience};
+
+/// The most connections a pool can have.
+pub(crate) const MAX_CONNECTIONS: usize = slots::MAX_SLOTS;
+
+/// How long [`Pool::close`] waits for goodbyes.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A pool of connections to one database.
+///
+/// A handle: clones share the pool, and dropping the last one closes it.
+///
+/// ```
+/// use millpond::{Pool, drivers::fake::Fake, testing::sim::Sim};
+///
+/// Sim::new(1).run(async |sim| {
+///     let pool = Pool::builder(Fake::new()).max_open_conns(8).runtime(sim).build().await?;
+///     let mut conn = pool.acquire().await?;
+///     let rows = conn.query("SELECT 1", &[]).await?;
+///     assert_eq!(rows.scalar::<String>()?, "SELECT 1");
+///     drop(conn);
+///     assert_eq!(pool.snapshot().to_string(), "1 of 8 open: 0 in use, 1 idle; 0 waiting");
+///     Ok::<_, millpond::Error>(())
+/// })?;
+/// # Ok::<_, millpond::Error>(())
+/// ```
+pub struct Pool<D: Driver> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D: Driver> Pool<D> {
+    /// Starts to set up a pool over a driver.
+    pub fn builder(driver: D) -> Builder<D> {
+        Builder::new(driver)
+    }
+
+    /// Waits for a connection, opening one if the pool may still grow.
+    ///
+    /// Callers are served strictly in order of arrival. The connection is at a
+    /// clean boundary, and was used or checked a moment ago.
+    ///
+    /// ```
+    /// # use millpond::{Pool, drivers::fake::Fake, testing::sim::Sim};
+    /// # use std::time::Duration;
+    /// # Sim::new(1).run(async |sim| {
+    /// # let pool = Pool::builder(Fake::new()).runtime(sim).build().await?;
+    /// let conn = pool.acquire().timeout(Duration::from_secs(2)).label("checkout").await?;
+    /// # drop(conn);
+    /// # Ok::<_, millpond::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`Timeout`](crate::ErrorKind::Timeout) at the deadline, with a
+    ///   [report](crate::Error::report) and the last failed connect as source;
+    /// - the connect's own error, at once, if it is
+    ///   [permanent](crate::Error::is_permanent);
+    /// - [`Overloaded`](crate::ErrorKind::Overloaded) if `max_waiters` wait
+    ///   already; [`Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future gives up the place in the queue, and nothing else:
+    /// see [`Acquire`].
+    #[track_caller]
+    pub fn acquire(&self) -> Acquire<'_, D> {
+        Acquire::new(self, Location::caller())
+    }
+
+    /// Takes a connection if one is free now and nobody waits.
+    ///
+    /// If none is, one is opened or checked in the background where the limit
+    /// allows, so that a later try may succeed. `None` also once the pool is
+    /// closed.
+    #[track_caller]
+    pub fn try_acquire(&self) -> Option<PooledConnection<D>> {
+        let shared = &self.shared;
+        let borrower = Borrower { place: Location::caller(), label: None };
+        let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), borrower) {
+            Take::Fresh(held) => return Some(PooledConnection::new(Arc::clone(shared), held)),
+            Take::Stale(held) => Some(held),
+            Take::Nothing => None,
+        };
+        let caller = Caller { borrower, patience: Patience::None, waker: &mut None };
+        match shared.turn(|state, turn| state.enter(turn, caller, stale)) {
+            Entered::Served(held) => Some(PooledConnection::new(Arc::clone(shared), held)),
+            _ => None,
+        }
+    }
+
+    /// The pool in numbers, all from one moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.read(|state| Snapshot::take(state, &self.shared.shelf))
+    }
+
+    /// The driver the pool was built with.
+    pub fn driver(&self) -> &D {
+        &self.shared.driver
+    }
+
+    /// Closes the pool: callers that wait get
+    /// [`Closed`](crate::ErrorKind::Closed), idle connections say goodbye,
+    /// connects under way are dropped.
+    ///
+    /// Does not wait for borrowed connections; they close when they come back.
+    /// The answer says who still holds one. Closing twice is harmless.
+    ///
+    /// # Cancellation
+    ///
+    /// The pool is closed from the first poll on, whatever becomes of the
+    /// future.
+    pub async fn close(&self) -> CloseReport {
+        self.shared.close();
+        let shelf = &self.shared.shelf;
+        let settled = |state: &state::State<_>| {
+            let now = Snapshot::take(state, shelf);
+            now.open == now.in_use && now.opening == 0
+        };
+        self.shared.wait_for_end(Some(CLOSE_LIMIT), settled).await;
+        self.close_report()
+    }
+
+    /// Closes the pool and waits until every connection has come back and is
+    /// closed, or for `limit`.
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`close`](Self::close).
+    pub async fn drain(&self, limit: Duration) -> CloseReport {
+        self.shared.close();
+        let shelf = &self.shared.shelf;
+        let empty = |state: &state::State<_>| {
+            let now = Snapshot::take(state, shelf);
+            now.open == 0 && now.opening == 0
+        };
+        self.shared.wait_for_end(Some(limit), empty).await;
+        self.close_report()
+    }
+
+    /// Whether the pool has been closed.
+    pub fn is_closed(&self) -> bool {
+        self.shared.read(state::State::is_closed)
+    }
+
+    fn close_report(&self) -> CloseReport {
+        let now = self.shared.runtime.now();
+        self.shared.read(|state| {
+            let shelf = &self.shared.shelf;
+            let snapshot = Snapshot::take(state, shelf);
+            CloseReport {
+                still_held: shelf.holders(now),
+                still_closing: snapshot.open - snapshot.in_use + snapshot.opening,
+            }
+        })
+    }
+}
+
+impl<D: Driver> Clone for Pool<D> {
+    fn clone(&self) -> Self {
+        self.shared.add_handle();
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<D: Driver> Drop for Pool<D> {
+    fn drop(&mut self) {
+        self.shared.drop_handle();
+    }
+}
+
+impl<D: Driver> fmt::Debug for Pool<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("driver", &self.driver().name())
+            .field("state", &format_args!("{}", self.snapshot()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was left when a close or drain ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Who still holds a connection, longest first.
+    pub still_held: Vec<Holder>,
+    /// Connections whose goodbye was still under way.
+    pub still_closing: usize,
+}
+
+impl CloseReport {
+    /// Whether every connection is closed.
+    pub fn is_complete(&self) -> bool {
+        self.still_held.is_empty() && self.still_closing == 0
+    }
+}
+
+impl fmt::Display for CloseReport {
+    /// For example `2 connections still held: for 4.2s by "checkout" at
+    /// src/cart.rs:41:20, for 12ms at src/main.rs:9:21`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_complete() {
+            return f.write_str("all connections closed");
+        }
+        write!(f, "{} connections still held", self.still_held.len())?;
+        for (n, holder) in self.still_held.iter().enumerate() {
+            write!(f, "{} {holder}", if n == 0 { ":" } else { "," })?;
+        }
+        if self.still_closing > 0 {
+            write!(f, "; {} still closing", self.still_closing)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! A borrowed connection: the guard that gives it back.
+//!
+//! Owns the connection while it is borrowed, marks statements in flight so
+//! that a dropped future is noticed, and remembers the worst error. What
+//! becomes of it afterwards is decided in `release`.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use futures_util::{StreamExt, stream};
+use millpond_driver::{Driver, Error, Fate, Result, Row, Rows, ServerInfo, Value};
+
+use super::entry::{Entry, Held};
+use super::shared::Shared;
+
+/// A connection borrowed from a [`Pool`](crate::Pool).
+///
+/// Dereferences to the driver's own connection for everything its client can
+/// do. Dropping it gives it back, anywhere: outside a runtime, while
+/// unwinding, in a destructor. What was left unclean (an open transaction, a
+/// statement whose future was dropped) is cleaned in the background before
+/// anybody else gets it, or the connection is closed.
+pub struct PooledConnection<D: Driver> {
+    shared: Arc<Shared<D>>,
+    /// `None` only while it is being dropped.
+    held: Option<Held<D::Connection>>,
+}
+
+impl<D: Driver> PooledConnection<D> {
+    #[inline]
+    pub(super) fn new(shared: Arc<Shared<D>>, held: Held<D::Connection>) -> Self {
+        Self { shared, held: Some(held) }
+    }
+
+    /// Runs one statement and collects its rows.
+    ///
+    /// # Errors
+    ///
+    /// The database's refusal, or the loss of the connection.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves the statement to the pool, which stops it
+    /// when the connection is given back. Whether it took effect is unknown.
+    pub async fn query(&mut self, sql: &str, params: &[Value]) -> Result<Rows> {
+        self.run(async |driver, conn| driver.query(conn, sql, params).await).await
+    }
+
+    /// Runs one statement and returns the number of rows it changed; 0 if the
+    /// database does not say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query).
+    ///
+    /// # Cancellation
+    ///
+    /// As for `query`.
+    pub async fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        Ok(self.query(sql, params).await?.affected().unwrap_or(0))
+    }
+
+    /// Runs several statements separated by semicolons, as migrations do.
+    ///
+    /// # Errors
+    ///
+    /// The first statement that fails; those before it have taken effect.
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`query`](Self::query).
+    pub async fn batch(&mut self, sql: &str) -> Result<()> {
+        self.run(async |driver, conn| driver.batch(conn, sql).await).await
+    }
+
+    /// Proves with one round trip that the database answers.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from answering.
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`query`](Self::query).
+    pub async fn ping(&mut self) -> Result<()> {
+        self.run(async |driver, conn| driver.ping(conn).await).await
+    }
+
+    /// Runs one statement and yields its rows one by one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query); an error ends the stream.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the stream half-way leaves the rest to the pool, which stops
+    /// the statement when the connection is given back.
+    pub fn query_stream<'a>(
+        &'a mut self,
+        sql: &'a str,
+        params: &'a [Value],
+    ) -> impl Stream<Item = Result<Row>> + Send + 'a {
+        let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
+        let Entry { conn, in_flight, fate, .. } = entry;
+        *in_flight = true;
+        let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
+            if let Err(error) = &row {
+                *fate = error.fate().max(*fate);
+            }
+            row
+        });
+        // Reached only by who reads to the end.
+        let end = stream::poll_fn(move |_| {
+            *in_flight = false;
+            std::task::Poll::Ready(None)
+        });
+        rows.chain(end)
+    }
+
+    /// Runs driver code with the mark of a statement in flight.
+    async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&D, &mut D::Connection) -> Result<T>,
+    ) -> Result<T> {
+        let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
+        // Armed before the first byte, disarmed after the last.
+        entry.in_flight = true;
+        let result = work(&self.shared.driver, &mut entry.conn).await;
+        entry.in_flight = false;
+        if let Err(error) = &result {
+            entry.fate = error.fate().max(entry.fate);
+        }
+        result
+    }
+
+    /// Closes the connection instead of giving it back.
+    pub fn discard(mut self) {
+        self.entry_mut().fate = Fate::Discard;
+    }
+
+    /// Takes an error of the driver's own client into account: one that
+    /// condemns the connection has it closed instead of given back.
+    pub fn note_error(&mut self, error: &Error) {
+        let entry = self.entry_mut();
+        entry.fate = error.fate().max(entry.fate);
+    }
+
+    /// The connection's number in its pool, in order of birth.
+    pub fn id(&self) -> u64 {
+        self.entry().id
+    }
+
+    /// When it was opened, by the runtime's clock.
+    pub fn opened_at(&self) -> Instant {
+        self.entry().born
+    }
+
+    /// How long it has been open.
+    pub fn age(&self) -> Duration {
+        self.shared.runtime.now().saturating_duration_since(self.entry().born)
+    }
+
+    /// System and version of the server.
+    pub fn server(&self) -> ServerInfo {
+        self.shared.driver.server(self)
+    }
+
+    fn entry(&self) -> &Entry<D::Connection> {
+        &self.held.as_ref().expect("held until dropped").entry
+    }
+
+    fn entry_mut(&mut self) -> &mut Entry<D::Connection> {
+        &mut self.held.as_mut().expect("held until dropped").entry
+    }
+}
+
+impl<D: Driver> Deref for PooledConnection<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        &self.entry().conn
+    }
+}
+
+impl<D: Driver> DerefMut for PooledConnection<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        &mut self.entry_mut().conn
+    }
+}
+
+impl<D: Driver> Drop for PooledConnection<D> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.shared.release(held);
+        }
+    }
+}
+
+impl<D: Driver> fmt::Debug for PooledConnection<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledConnection")
+            .field("driver", &self.shared.driver.name())
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}

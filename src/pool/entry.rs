@@ -1,0 +1,169 @@
+//! A pooled connection's facts: the private ones its holder carries, and the
+//! note beside its slot that anyone may read.
+//!
+//! Knows no database and decides nothing; the ledger does.
+
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use millpond_driver::{Fate, Holder};
+
+use super::slots::{Index, StaticRef};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+
+/// A connection on its way between slots, waiters, tasks and guards, with the
+/// right to its slot.
+#[derive(Debug)]
+pub(super) struct Held<C> {
+    pub(super) index: Index,
+    pub(super) entry: Box<Entry<C>>,
+}
+
+/// A connection and what its holder knows of it.
+#[derive(Debug)]
+pub(super) struct Entry<C> {
+    pub(super) conn: C,
+    /// Unique in the pool, in order of birth.
+    pub(super) id: u64,
+    pub(super) born: Instant,
+    /// Drawn once at birth.
+    pub(super) expires: Option<Instant>,
+    /// When it was last given back (coarse clock).
+    pub(super) idle_since: Instant,
+    /// The era in which it was last proved alive.
+    pub(super) era: u64,
+    /// A statement was started through the pool and its answer not awaited.
+    pub(super) in_flight: bool,
+    /// The worst that an error on it has said.
+    pub(super) fate: Fate,
+}
+
+impl<C> Entry<C> {
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| now >= at)
+    }
+
+    /// Forgets what the last borrower left, now that it is cleaned.
+    pub(super) fn refresh(&mut self) {
+        self.in_flight = false;
+        self.fate = Fate::Reusable;
+    }
+}
+
+/// Where a slot stands. Exactly one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Vacant,
+    Opening,
+    Idle,
+    InUse,
+    Checking,
+    Cleaning,
+    Closing,
+}
+
+impl Phase {
+    const ALL: [Self; 7] = [
+        Self::Vacant,
+        Self::Opening,
+        Self::Idle,
+        Self::InUse,
+        Self::Checking,
+        Self::Cleaning,
+        Self::Closing,
+    ];
+}
+
+/// What anyone may read of a slot. Only the holder of the slot's index writes,
+/// so plain stores suffice.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// Phase in the low bits, times lent above: one word, so that a reader
+    /// sees both from the same moment.
+    word: AtomicU64,
+    /// When it was lent, in nanoseconds since the pool's start.
+    lent_at: AtomicU64,
+    /// When its connection expires, likewise; `u64::MAX` for never.
+    expires: AtomicU64,
+    place: StaticRef<Location<'static>>,
+    labelled: AtomicBool,
+    label: Mutex<Option<&'static str>>,
+}
+
+const PHASE_BITS: u32 = 3;
+const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
+
+impl Default for Note {
+    fn default() -> Self {
+        Self {
+            word: AtomicU64::new(Phase::Vacant as u64),
+            lent_at: AtomicU64::new(0),
+            expires: AtomicU64::new(u64::MAX),
+            place: StaticRef::none(),
+            labelled: AtomicBool::new(false),
+            label: Mutex::new(None),
+        }
+    }
+}
+
+impl Note {
+    /// Phase, and how often connections of this slot have been lent.
+    pub(super) fn read(&self) -> (Phase, u64) {
+        let word = self.word.load(Ordering::Relaxed);
+        (Phase::ALL[(word & PHASE_MASK) as usize], word >> PHASE_BITS)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.read().0
+    }
+
+    pub(super) fn set(&self, phase: Phase) {
+        let word = self.word.load(Ordering::Relaxed);
+        self.word.store((word & !PHASE_MASK) | phase as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that the connection is in use from now on, by whom.
+    pub(super) fn lend(&self, at: u64, to: Borrower) {
+        self.lent_at.store(at, Ordering::Relaxed);
+        self.place.set(to.place);
+        // The lock is touched only by those who use labels.
+        if to.label.is_some() || self.labelled.load(Ordering::Relaxed) {
+            *self.label.lock() = to.label;
+            self.labelled.store(to.label.is_some(), Ordering::Relaxed);
+        }
+        let lent = (self.word.load(Ordering::Relaxed) >> PHASE_BITS) + 1;
+        self.word.store((lent << PHASE_BITS) | Phase::InUse as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_expiry(&self, at: Option<u64>) {
+        self.expires.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Nanoseconds since the pool's start; `u64::MAX` for never.
+    pub(super) fn expiry(&self) -> u64 {
+        self.expires.load(Ordering::Relaxed)
+    }
+
+    /// When it was lent, in nanoseconds since the pool's start.
+    pub(super) fn lent_at(&self) -> u64 {
+        self.lent_at.load(Ordering::Relaxed)
+    }
+
+    /// Who holds the connection, if it is in use. `now` is in nanoseconds since
+    /// the pool's start.
+    pub(super) fn holder(&self, now: u64) -> Option<Holder> {
+        if self.phase() != Phase::InUse {
+            return None;
+        }
+        let place = self.place.get()?;
+        let held = Duration::from_nanos(now.saturating_sub(self.lent_at()));
+        Some(Holder::new(held, place, *self.label.lock()))
+    }
+}
+
+/// Who borrows: the place of the call of `acquire`, and its label.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Borrower {
+    pub(super) place: &'static Location<'static>,
+    pub(super) label: Option<&'static str>,
+}

@@ -1,0 +1,167 @@
+//! What becomes of a connection that its borrower gives back.
+//!
+//! Decides from what the driver says of the session and what the pool has
+//! seen; carries it out. A connection is lent again only at a clean boundary,
+//! and the borrower never waits for that.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use millpond_driver::{Driver, Fate, Reset, Session};
+
+use super::entry::Held;
+use super::shared::Shared;
+use super::tasks::Cleaning;
+
+/// What the pool knows of a connection that comes back.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    session: Session,
+    /// The worst that an error on it has said.
+    fate: Fate,
+    /// A statement of the pool's was not awaited to its end.
+    in_flight: bool,
+    /// The borrower is unwinding from a panic.
+    panicking: bool,
+    /// How far every connection is reset.
+    reset: Reset,
+}
+
+/// What is to become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Lend it again.
+    Keep,
+    /// Reset it in the background, after stopping what runs on it.
+    Clean { cancel: bool, reset: Reset },
+    /// Close it. `dead`: the peer has gone, so the idle ones are suspect.
+    Close { cancel: bool, dead: bool },
+}
+
+fn judge(facts: Facts) -> Verdict {
+    let busy = facts.session == Session::Busy || facts.in_flight;
+    match facts.session {
+        Session::Closed => Verdict::Close { cancel: false, dead: true },
+        _ if facts.panicking || facts.fate == Fate::Discard => {
+            Verdict::Close { cancel: busy, dead: false }
+        }
+        // The driver looked: a statement not awaited has left nothing behind.
+        Session::Clean if facts.reset == Reset::Boundary => Verdict::Keep,
+        Session::Clean | Session::InTransaction | Session::FailedTransaction => {
+            Verdict::Clean { cancel: false, reset: facts.reset }
+        }
+        Session::Busy => Verdict::Clean { cancel: true, reset: facts.reset },
+        // Nobody knows what is in flight: an answer might be another's.
+        Session::Unverified if facts.in_flight => Verdict::Close { cancel: true, dead: false },
+        Session::Unverified => Verdict::Clean { cancel: false, reset: facts.reset },
+        // A state this pool has not heard of.
+        _ => Verdict::Close { cancel: true, dead: false },
+    }
+}
+
+impl<D: Driver> Shared<D> {
+    /// The driver's word on a session; one that panics over it has lost it.
+    pub(super) fn session(&self, conn: &D::Connection) -> Session {
+        catch_unwind(AssertUnwindSafe(|| self.driver.session(conn))).unwrap_or(Session::Closed)
+    }
+
+    #[inline]
+    pub(super) fn release(self: &Arc<Self>, mut held: Held<D::Connection>) {
+        let verdict = judge(Facts {
+            session: self.session(&held.entry.conn),
+            fate: held.entry.fate,
+            in_flight: held.entry.in_flight,
+            panicking: std::thread::panicking(),
+            reset: self.settings.reset,
+        });
+        let now = self.runtime.coarse_now();
+        if verdict == Verdict::Keep && self.keeps_idle() && !held.entry.is_expired(now) {
+            held.entry.refresh();
+            match self.shelf.put(held, now) {
+                Ok(()) => return,
+                Err(awaited) => held = awaited,
+            }
+        }
+        self.part_with(held, verdict);
+    }
+
+    #[cold]
+    fn part_with(self: &Arc<Self>, mut held: Held<D::Connection>, verdict: Verdict) {
+        match verdict {
+            Verdict::Keep => {
+                held.entry.refresh();
+                self.turn(|state, turn| state.put(turn, held));
+            }
+            Verdict::Clean { cancel, reset } => self.wash(held, cancel, Some(reset)),
+            Verdict::Close { cancel: true, .. } => self.wash(held, true, None),
+            Verdict::Close { dead: true, .. } => self.turn(|state, turn| state.bury(turn, held)),
+            Verdict::Close { .. } => self.turn(|state, turn| state.retire(turn, held)),
+        }
+    }
+
+    fn wash(self: &Arc<Self>, held: Held<D::Connection>, cancel: bool, reset: Option<Reset>) {
+        let ask = || self.driver.cancel(&held.entry.conn);
+        let cancel = if cancel { catch_unwind(AssertUnwindSafe(ask)).ok().flatten() } else { None };
+        let how = Cleaning { cancel, reset };
+        let quick = how.is_quick();
+        self.turn(|state, turn| state.soil(turn, &held.index, quick));
+        self.start_cleaning(held, how);
+    }
+
+    fn keeps_idle(&self) -> bool {
+        self.settings.max_idle > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLEAN: Facts = Facts {
+        session: Session::Clean,
+        fate: Fate::Reusable,
+        in_flight: false,
+        panicking: false,
+        reset: Reset::Boundary,
+    };
+
+    #[test]
+    fn only_a_clean_session_is_kept_as_it_is() {
+        for session in [
+            Session::InTransaction,
+            Session::FailedTransaction,
+            Session::Busy,
+            Session::Unverified,
+            Session::Closed,
+        ] {
+            assert_ne!(judge(Facts { session, ..CLEAN }), Verdict::Keep, "{session:?}");
+        }
+        assert_eq!(judge(CLEAN), Verdict::Keep);
+    }
+
+    #[test]
+    fn a_busy_session_is_cancelled_before_it_is_reset() {
+        let verdict = judge(Facts { session: Session::Busy, ..CLEAN });
+        assert_eq!(verdict, Verdict::Clean { cancel: true, reset: Reset::Boundary });
+    }
+
+    #[test]
+    fn a_statement_left_in_flight_on_an_unverified_session_is_never_reused() {
+        let verdict = judge(Facts { session: Session::Unverified, in_flight: true, ..CLEAN });
+        assert_eq!(verdict, Verdict::Close { cancel: true, dead: false });
+    }
+
+    #[test]
+    fn a_panic_closes_whatever_the_session_says() {
+        for session in [Session::Clean, Session::InTransaction, Session::Unverified] {
+            let verdict = judge(Facts { session, panicking: true, ..CLEAN });
+            assert!(matches!(verdict, Verdict::Close { .. }), "{session:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_reset_is_done_on_clean_sessions_too() {
+        let verdict = judge(Facts { reset: Reset::Session, ..CLEAN });
+        assert_eq!(verdict, Verdict::Clean { cancel: false, reset: Reset::Session });
+    }
+}

@@ -1,0 +1,172 @@
+//! What all handles, guards and tasks of a pool share.
+//!
+//! Owns the order of things: facts are gathered, the lock is taken, the state
+//! decides, the lock is gone, effects are carried out. Decides nothing itself.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_listener::Event;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use millpond_driver::{Driver, Error, Phase, Result, Runtime};
+
+use super::effects::Effects;
+use super::shelf::Shelf;
+use super::state::{State, Turn};
+use crate::config::Settings;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+pub(super) struct Shared<D: Driver> {
+    pub(super) driver: D,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) settings: Settings,
+    pub(super) shelf: Shelf<D::Connection>,
+    state: Mutex<State<D::Connection>>,
+    /// The pool has been closed: tasks stop what they do.
+    closing: Event,
+    /// A closed pool has changed.
+    ebbed: Event,
+    /// Handles of the application. The last one closes the pool.
+    handles: AtomicUsize,
+}
+
+impl<D: Driver> Shared<D> {
+    /// The state behind one handle.
+    pub(super) fn new(driver: D, runtime: Arc<dyn Runtime>, settings: Settings) -> Self {
+        let shelf = Shelf::new(runtime.now(), settings.check_after_idle);
+        let state = Mutex::new(State::new(settings.clone()));
+        Self {
+            driver,
+            runtime,
+            settings,
+            shelf,
+            state,
+            closing: Event::new(),
+            ebbed: Event::new(),
+            handles: AtomicUsize::new(1),
+        }
+    }
+
+    /// Lets the state decide, then carries out what it decided.
+    pub(super) fn turn<R>(
+        self: &Arc<Self>,
+        visit: impl FnOnce(&mut State<D::Connection>, &mut Turn<'_, D::Connection>) -> R,
+    ) -> R {
+        let mut fx = Effects::default();
+        let mut turn = Turn {
+            shelf: &self.shelf,
+            now: self.runtime.now(),
+            executor: self.runtime.executor(),
+            random: self.runtime.random(),
+            fx: &mut fx,
+        };
+        let result = visit(&mut self.state.lock(), &mut turn);
+        for waker in fx.take_wakers() {
+            waker.wake();
+        }
+        for job in fx.jobs {
+            self.start(job);
+        }
+        if fx.ebbed {
+            self.ebbed.notify(usize::MAX);
+        }
+        result
+    }
+
+    /// Looks at the state without changing it.
+    pub(super) fn read<R>(&self, look: impl FnOnce(&State<D::Connection>) -> R) -> R {
+        look(&self.state.lock())
+    }
+
+    pub(super) fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn drop_handle(self: &Arc<Self>) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.close();
+        }
+    }
+
+    pub(super) fn close(self: &Arc<Self>) {
+        self.turn(State::close);
+        self.closing.notify(usize::MAX);
+    }
+
+    /// Waits until a closed pool satisfies `done`, or for so long.
+    pub(super) async fn wait_for_end(
+        &self,
+        limit: Option<Duration>,
+        done: impl Fn(&State<D::Connection>) -> bool,
+    ) {
+        let deadline = limit.and_then(|limit| self.runtime.now().checked_add(limit));
+        let ebb = async {
+            loop {
+                let ebbed = self.ebbed.listen();
+                if self.read(&done) {
+                    return;
+                }
+                ebbed.await;
+            }
+        };
+        match deadline {
+            Some(deadline) => {
+                select(pin!(ebb), self.runtime.sleep_until(deadline)).await;
+            }
+            None => ebb.await,
+        }
+    }
+
+    /// Runs driver code for a task of the pool: bounded in time, ended by the
+    /// pool's close, a panic turned into an error.
+    pub(super) async fn attempt<T>(
+        &self,
+        phase: Phase,
+        limit: Duration,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let closing = self.closing.listen();
+        if self.read(State::is_closed) {
+            return Err(Error::closed());
+        }
+        let now = self.runtime.now();
+        let deadline = now.checked_add(limit).unwrap_or(now);
+        let work = pin!(AssertUnwindSafe(work).catch_unwind());
+        let stop = select(self.runtime.sleep_until(deadline), closing);
+        match select(work, stop).await {
+            Either::Left((Ok(result), _)) => result,
+            Either::Left((Err(panic), _)) => Err(Error::panicked(panic_message(&*panic))),
+            Either::Right((Either::Left(_), _)) => Err(Error::timeout(
+                phase,
+                format!("no answer from the database within {limit:?}"),
+            )),
+            Either::Right((Either::Right(_), _)) => Err(Error::closed()),
+        }
+    }
+
+    /// The end of an attempt that starts now and may take `limit`.
+    pub(super) fn deadline(&self, limit: Duration) -> Instant {
+        let now = self.runtime.now();
+        now.checked_add(limit).unwrap_or(now)
+    }
+}
+
+impl<D: Driver> fmt::Debug for Shared<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("driver", &self.driver.name()).finish_non_exhaustive()
+    }
+}
+
+/// What a panic said, if it said anything in words.
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the driver panicked: {}", words.unwrap_or("no message"))
+}

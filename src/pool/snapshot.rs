@@ -1,0 +1,125 @@
+//! The pool in numbers, all from one moment.
+//!
+//! Owns the counts and how they read. Every slot is counted once, in the one
+//! phase it is in, so the sums below hold by construction.
+
+use std::fmt;
+
+use super::entry::Phase;
+use super::shelf::Shelf;
+use super::slots::MAX_SLOTS;
+use super::state::State;
+
+/// The pool at one moment.
+///
+/// `open = in_use + idle + checking + cleaning + closing`;
+/// `open + opening ≤ max_open`; `created − closed = open`;
+/// `acquired − released = in_use`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The most connections there may be; `None`: unlimited.
+    pub max_open: Option<usize>,
+    /// Connections that exist.
+    pub open: usize,
+    /// Lent to callers.
+    pub in_use: usize,
+    /// Free.
+    pub idle: usize,
+    /// Being checked before they are lent.
+    pub checking: usize,
+    /// Being cleaned after they were given back.
+    pub cleaning: usize,
+    /// Being closed.
+    pub closing: usize,
+    /// Being opened.
+    pub opening: usize,
+    /// Callers in the queue.
+    pub waiting: usize,
+    /// Connections opened since the pool's start.
+    pub created: u64,
+    /// Connections closed since then.
+    pub closed: u64,
+    /// Connects that have failed since then.
+    pub connects_failed: u64,
+    /// Connections lent since then.
+    pub acquired: u64,
+    /// Connections given back since then.
+    pub released: u64,
+    /// Callers that ran out of time since then.
+    pub timeouts: u64,
+    /// Callers turned away because too many waited, since then.
+    pub overloads: u64,
+    /// Whether the pool has been closed.
+    pub is_closed: bool,
+}
+
+impl Snapshot {
+    /// Called with the lock held, so that only idle and in use may change
+    /// meanwhile, each slot between these two.
+    pub(super) fn take<C>(state: &State<C>, shelf: &Shelf<C>) -> Self {
+        let tally = state.tally();
+        let mut snapshot = Self {
+            max_open: Some(state.max_open()).filter(|max| *max < MAX_SLOTS),
+            open: 0,
+            in_use: 0,
+            idle: 0,
+            checking: 0,
+            cleaning: 0,
+            closing: 0,
+            opening: 0,
+            waiting: state.waiting(),
+            created: tally.created,
+            closed: tally.closed,
+            connects_failed: tally.connects_failed,
+            acquired: 0,
+            released: 0,
+            timeouts: tally.timeouts,
+            overloads: tally.overloads,
+            is_closed: state.is_closed(),
+        };
+        for note in shelf.slots.notes() {
+            let (phase, lent) = note.read();
+            match phase {
+                Phase::Vacant => {}
+                Phase::Opening => snapshot.opening += 1,
+                Phase::Idle => snapshot.idle += 1,
+                Phase::InUse => snapshot.in_use += 1,
+                Phase::Checking => snapshot.checking += 1,
+                Phase::Cleaning => snapshot.cleaning += 1,
+                Phase::Closing => snapshot.closing += 1,
+            }
+            snapshot.acquired += lent;
+        }
+        snapshot.released = snapshot.acquired - snapshot.in_use as u64;
+        snapshot.open = snapshot.in_use
+            + snapshot.idle
+            + snapshot.checking
+            + snapshot.cleaning
+            + snapshot.closing;
+        snapshot
+    }
+}
+
+impl fmt::Display for Snapshot {
+    /// One line, for example `3 of 8 open: 1 in use, 2 idle; 0 waiting`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.open)?;
+        if let Some(max) = self.max_open {
+            write!(f, " of {max}")?;
+        }
+        write!(f, " open: {} in use, {} idle", self.in_use, self.idle)?;
+        for (count, name) in [
+            (self.checking, "checking"),
+            (self.cleaning, "cleaning"),
+            (self.closing, "closing"),
+            (self.opening, "opening"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {name}")?;
+            }
+        }
+        write!(f, "; {} waiting", self.waiting)?;
+        if self.is_closed { f.write_str("; closed") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,253 @@
+//! The pool's own work on connections: open, check, clean, close.
+//!
+//! Each piece is a short task on the runtime, so a caller that gives up costs
+//! nothing. Owns the seats: guards that give the slot back however the task
+//! ends, by return, panic, or being dropped with its runtime. Decides nothing.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::select;
+use millpond_driver::{Cancel, Cause, ConnectContext, Driver, Error, Phase, Reset, Session};
+
+use super::effects::Job;
+use super::entry::{Entry, Held};
+use super::keeper::Keeper;
+use super::shared::Shared;
+use super::slots::Index;
+use super::state::Work;
+
+/// How long a goodbye may take before the connection is simply dropped.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How a returned connection is to be made clean.
+#[derive(Debug)]
+pub(super) struct Cleaning {
+    /// Stops what runs on it.
+    pub(super) cancel: Option<Cancel>,
+    /// What to reset; `None`: close it.
+    pub(super) reset: Option<Reset>,
+}
+
+impl Cleaning {
+    /// Whether one round trip will do.
+    pub(super) fn is_quick(&self) -> bool {
+        self.cancel.is_none() && self.reset.is_some()
+    }
+}
+
+impl<D: Driver> Shared<D> {
+    pub(super) fn start(self: &Arc<Self>, job: Job<D::Connection>) {
+        match job {
+            Job::Connect(index) => self.spawn(open(Opening::new(self, index))),
+            Job::Check(held) => self.spawn(check(Seat::new(self, held, Work::Checking))),
+            Job::Close(held) => self.spawn(close(Seat::new(self, held, Work::Closing))),
+            Job::Keep(number) => self.spawn(Keeper::new(Arc::clone(self), number)),
+        }
+    }
+
+    /// Cleans a connection that was in use and has been noted as cleaning.
+    pub(super) fn start_cleaning(self: &Arc<Self>, held: Held<D::Connection>, how: Cleaning) {
+        let seat = Seat::new(self, held, Work::Cleaning { quick: how.is_quick() });
+        self.spawn(clean(seat, how));
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = Box::pin(task);
+        // A spawn that panics drops the task; its seat gives the slot back.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.runtime.spawn(task)));
+    }
+
+    pub(super) async fn connect(&self) -> millpond_driver::Result<D::Connection> {
+        let limit = self.settings.connect_timeout;
+        let cx = ConnectContext::new(&self.runtime, self.deadline(limit));
+        self.attempt(Phase::Connecting, limit, self.driver.connect(&cx)).await
+    }
+}
+
+async fn open<D: Driver>(seat: Opening<D>) {
+    match seat.shared.connect().await {
+        Ok(conn) => seat.opened(conn),
+        Err(error) => seat.failed(error),
+    }
+}
+
+async fn check<D: Driver>(mut seat: Seat<D>) {
+    let shared = Arc::clone(&seat.shared);
+    let limit = shared.settings.check_timeout;
+    let ping = shared.driver.ping(seat.conn());
+    let alive = shared.attempt(Phase::Checking, limit, ping).await.is_ok();
+    let (mut held, work) = seat.leave();
+    shared.turn(|state, turn| {
+        state.done(work);
+        if alive {
+            held.entry.era = turn.shelf.era();
+            state.put(turn, held);
+        } else {
+            state.bury(turn, held);
+        }
+    });
+}
+
+async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
+    let shared = Arc::clone(&seat.shared);
+    let limit = shared.settings.reset_timeout;
+    let work = async {
+        if let Some(cancel) = how.cancel {
+            // Undelivered or too late: the reset waits for the statement itself.
+            let _ = cancel.run().await;
+        }
+        match how.reset {
+            Some(to) => shared.driver.reset(seat.conn(), to).await.map(|()| true),
+            None => Ok(false),
+        }
+    };
+    let cleaned = shared.attempt(Phase::Statement, limit, work).await;
+    let clean = matches!(cleaned, Ok(true)) && shared.session(seat.conn()).is_clean_after_reset();
+    let dead = cleaned.is_err_and(|error| is_death(&error));
+    let (mut held, work) = seat.leave();
+    shared.turn(|state, turn| {
+        state.done(work);
+        if clean {
+            held.entry.refresh();
+            state.put(turn, held);
+        } else if dead {
+            state.bury(turn, held);
+        } else {
+            state.retire(turn, held);
+        }
+    });
+}
+
+async fn close<D: Driver>(seat: Seat<D>) {
+    let shared = Arc::clone(&seat.shared);
+    let (conn, seat) = seat.part();
+    {
+        let goodbye = pin!(AssertUnwindSafe(shared.driver.close(conn)).catch_unwind());
+        let limit = shared.runtime.sleep_until(shared.deadline(GOODBYE));
+        select(goodbye, limit).await;
+    }
+    // The connection is gone for certain: only now may another take its place.
+    seat.vacate();
+}
+
+/// Whether an error says that the peer has gone, and perhaps all connections
+/// to it.
+pub(super) fn is_death(error: &Error) -> bool {
+    matches!(error.cause(), Cause::Transport | Cause::Shutdown | Cause::Timeout)
+}
+
+/// What `session` means right after a successful reset: a driver that cannot
+/// tell has just been proved by the answer.
+trait AfterReset {
+    fn is_clean_after_reset(self) -> bool;
+}
+
+impl AfterReset for Session {
+    fn is_clean_after_reset(self) -> bool {
+        matches!(self, Self::Clean | Self::Unverified)
+    }
+}
+
+/// The right to open a connection for a slot.
+#[derive(Debug)]
+pub(super) struct Opening<D: Driver> {
+    pub(super) shared: Arc<Shared<D>>,
+    index: Option<Index>,
+}
+
+impl<D: Driver> Opening<D> {
+    pub(super) fn new(shared: &Arc<Shared<D>>, index: Index) -> Self {
+        Self { shared: Arc::clone(shared), index: Some(index) }
+    }
+
+    pub(super) fn opened(mut self, conn: D::Connection) {
+        let index = self.index.take().expect("taken once");
+        self.shared.turn(|state, turn| state.opened(turn, index, conn));
+    }
+
+    pub(super) fn failed(mut self, error: Error) {
+        let index = self.index.take().expect("taken once");
+        self.shared.turn(|state, turn| state.open_failed(turn, index, error));
+    }
+}
+
+impl<D: Driver> Drop for Opening<D> {
+    fn drop(&mut self) {
+        if let Some(index) = self.index.take() {
+            self.shared.turn(|state, turn| state.open_lost(turn, index));
+        }
+    }
+}
+
+/// A connection that the pool works on.
+#[derive(Debug)]
+struct Seat<D: Driver> {
+    shared: Arc<Shared<D>>,
+    held: Option<Held<D::Connection>>,
+    work: Work,
+}
+
+impl<D: Driver> Seat<D> {
+    fn new(shared: &Arc<Shared<D>>, held: Held<D::Connection>, work: Work) -> Self {
+        Self { shared: Arc::clone(shared), held: Some(held), work }
+    }
+
+    fn conn(&mut self) -> &mut D::Connection {
+        &mut self.held.as_mut().expect("held until the seat is left").entry.conn
+    }
+
+    fn leave(mut self) -> (Held<D::Connection>, Work) {
+        (self.held.take().expect("left once"), self.work)
+    }
+
+    /// The connection alone, and the slot alone.
+    fn part(mut self) -> (D::Connection, Closing<D>) {
+        let Held { index, entry } = self.held.take().expect("parted once");
+        let Entry { conn, .. } = *entry;
+        (conn, Closing { shared: Arc::clone(&self.shared), index: Some(index), work: self.work })
+    }
+}
+
+impl<D: Driver> Drop for Seat<D> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            let seat = Self { shared: Arc::clone(&self.shared), held: Some(held), work: self.work };
+            let (conn, closing) = seat.part();
+            drop_quietly(conn);
+            drop(closing);
+        }
+    }
+}
+
+/// A slot whose connection is on its way out.
+#[derive(Debug)]
+struct Closing<D: Driver> {
+    shared: Arc<Shared<D>>,
+    index: Option<Index>,
+    work: Work,
+}
+
+impl<D: Driver> Closing<D> {
+    fn vacate(mut self) {
+        let index = self.index.take().expect("vacated once");
+        self.shared.turn(|state, turn| state.vacate(turn, index));
+    }
+}
+
+impl<D: Driver> Drop for Closing<D> {
+    fn drop(&mut self) {
+        if let Some(index) = self.index.take() {
+            self.shared.turn(|state, turn| state.conn_lost(turn, index, self.work));
+        }
+    }
+}
+
+/// Drops a connection; a panic of its `Drop` ends with it.
+fn drop_quietly<C>(conn: C) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(conn)));
+}
