@@ -114,14 +114,12 @@ async fn use_pool(sim: Sim, pool: Pool<Fake>, caller: u64, reset: Reset) {
             continue;
         }
         let acquire = pool.acquire().timeout(MS * sim.below(500) as u32).label("caller");
-        let acquired = if sim.one_in(3) {
-            match sim.cancel_after(sim.below(4), acquire).await {
-                Some(acquired) => acquired,
-                None => continue,
-            }
-        } else {
-            acquire.await
+        let acquired = match sim.below(6) {
+            0 => sim.cancel_after(sim.below(4), acquire).await,
+            1 => sim.cancel_when_woken(1 + sim.below(3), acquire).await,
+            _ => Some(acquire.await),
         };
+        let Some(acquired) = acquired else { continue };
         match acquired {
             Ok(mut conn) => {
                 if sim.one_in(15) {

@@ -25,6 +25,9 @@ use millpond_driver::{BoxFuture, ByteStream, Runtime, SocketOptions, Target};
 /// The tick of the simulated coarse clock.
 const TICK: Duration = Duration::from_millis(4);
 
+/// A test that takes longer is stuck, whatever timers still tick in it.
+const LONGEST_RUN: Duration = Duration::from_secs(24 * 3600);
+
 /// A simulated runtime. Clones share it.
 ///
 /// ```
@@ -100,18 +103,18 @@ impl Sim {
     ///
     /// # Panics
     ///
-    /// If the test waits and nothing can ever wake it, or if a task of the
-    /// test's own panicked. The message says how to repeat the run.
+    /// If the test waits and nothing can ever wake it, or for a virtual day.
+    /// The message says how to repeat the run.
     pub fn run<R>(&self, test: impl AsyncFnOnce(Self) -> R) -> R {
         let _replay = ReplayOnPanic(self.0.seed);
         let mut main = pin!(test(self.clone()));
         self.wake(MAIN);
         let result = loop {
             let Some(id) = self.next_ready() else {
-                let stuck = self.state().tasks.len();
+                let waiting = self.state().tasks.len();
                 assert!(
-                    self.advance(),
-                    "stuck: the test waits, nothing is ready, no timer is set ({stuck} tasks wait)"
+                    self.advance() && self.elapsed() <= LONGEST_RUN,
+                    "stuck: the test waits and nothing wakes it ({waiting} tasks wait as well)"
                 );
                 continue;
             };
@@ -192,6 +195,21 @@ impl Sim {
                 Poll::Pending if left == 0 => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
+        })
+        .await
+    }
+
+    /// Polls `future` so many times; if it is woken after that, it is dropped
+    /// unpolled, whatever it was woken for.
+    pub async fn cancel_when_woken<F: Future>(&self, polls: u64, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut left = polls;
+        poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            left -= 1;
+            future.as_mut().poll(cx).map(Some)
         })
         .await
     }
