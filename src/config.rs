@@ -129,7 +129,7 @@ impl PoolConfig {
         };
         let settings = Settings {
             max_open,
-            max_idle: self.max_idle_conns.unwrap_or(max_open.min(10)),
+            max_idle: self.max_idle_conns.unwrap_or_else(|| max_open.min(10)),
             max_waiters: self.max_waiters.unwrap_or(65_536),
             connect_concurrency: self.connect_concurrency.unwrap_or(4),
             max_lifetime,

@@ -5,10 +5,12 @@
 //!
 //! - `slots`: the idle connections, a lock-free stack; `shelf`: whether one may
 //!   be lent as it is; `entry`: what is known of each.
-//! - `waiters`: the queue; `state`: every decision that needs the lock, as a
-//!   state machine; `effects`: what is to be done after the lock.
+//! - `waiters`: the queue; `outage`: when to connect again; `keepers`: who
+//!   keeps the time; `state`: every decision that needs the lock, as a state
+//!   machine, with `connects` for what opens and `upkeep` for what time does; `turn`: what goes into it and
+//!   comes out.
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
-//!   `keeper`: time.
+//!   `keeper`: the background task.
 //! - `builder`, `acquire`, `connection`, `release`, `snapshot`: what a user
 //!   meets.
 //!
@@ -17,9 +19,11 @@
 mod acquire;
 mod builder;
 mod connection;
-mod effects;
+mod connects;
 mod entry;
 mod keeper;
+mod keepers;
+mod outage;
 mod release;
 mod shared;
 mod shelf;
@@ -27,6 +31,8 @@ mod slots;
 mod snapshot;
 mod state;
 mod tasks;
+mod turn;
+mod upkeep;
 mod waiters;
 
 use std::fmt;
@@ -44,7 +50,7 @@ pub use snapshot::Snapshot;
 use entry::Borrower;
 use shared::Shared;
 use shelf::Take;
-use state::{Caller, Entered, Patience};
+use turn::{Caller, Entered, Patience};
 
 /// The most connections a pool can have.
 pub(crate) const MAX_CONNECTIONS: usize = slots::MAX_SLOTS;

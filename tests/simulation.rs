@@ -256,10 +256,8 @@ fn silence_scripted_panics() {
     ONCE.call_once(|| {
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let scripted = info
-                .payload()
-                .downcast_ref::<&str>()
-                .is_some_and(|words| *words == SCRIPTED);
+            let scripted =
+                info.payload().downcast_ref::<&str>().is_some_and(|words| *words == SCRIPTED);
             if !scripted {
                 print(info);
             }

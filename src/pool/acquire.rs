@@ -18,7 +18,8 @@ use super::entry::{Borrower, Held};
 use super::keeper::Keeper;
 use super::shared::Shared;
 use super::shelf::Take;
-use super::state::{Caller, Entered, Look, Patience};
+use super::snapshot::report;
+use super::turn::{Caller, Entered, Look, Patience};
 use super::waiters::{Answer, Ticket};
 use super::{Pool, entry};
 
@@ -134,9 +135,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         match answer {
             Answer::Granted(held) => self.serve(held),
             Answer::Failed(error) => self.fail(error),
-            Answer::Expired => {
-                self.fail(timed_out(shared, now.saturating_duration_since(since)))
-            }
+            Answer::Expired => self.fail(timed_out(shared, now.saturating_duration_since(since))),
             Answer::Pending => unreachable!("answered"),
         }
     }
@@ -155,9 +154,8 @@ impl<'a, D: Driver> Acquire<'a, D> {
 /// The error of a caller that has waited so long in vain.
 fn timed_out<D: Driver>(shared: &Shared<D>, waited: Duration) -> Error {
     let now = shared.runtime.now();
-    let (report, cause) = shared.read(|state| {
-        (state.report(&shared.shelf, now, waited), state.last_error().cloned())
-    });
+    let (report, cause) = shared
+        .read(|state| (report(state, &shared.shelf, now, waited), state.outage.last().cloned()));
     let error = Error::acquire_timeout(report);
     match cause {
         Some(cause) => error.with_source(cause),

@@ -54,9 +54,8 @@ impl<D: Driver> Builder<D> {
     pub async fn build(self) -> Result<Pool<D>> {
         let pool = self.build_lazy()?;
         let shared = &pool.shared;
-        let index = shared
-            .turn(|state, turn| state.reserve(turn))
-            .expect("a pool has at least one slot");
+        let index =
+            shared.turn(|state, turn| state.reserve(turn)).expect("a pool has at least one slot");
         let seat = Opening::new(shared, index);
         match first(shared).await {
             Ok(conn) => {

@@ -15,9 +15,9 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use millpond_driver::{Driver, Error, Phase, Result, Runtime};
 
-use super::effects::Effects;
 use super::shelf::Shelf;
-use super::state::{State, Turn};
+use super::state::State;
+use super::turn::{Effects, Turn};
 use crate::config::Settings;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
@@ -141,10 +141,9 @@ impl<D: Driver> Shared<D> {
         match select(work, stop).await {
             Either::Left((Ok(result), _)) => result,
             Either::Left((Err(panic), _)) => Err(Error::panicked(panic_message(&*panic))),
-            Either::Right((Either::Left(_), _)) => Err(Error::timeout(
-                phase,
-                format!("no answer from the database within {limit:?}"),
-            )),
+            Either::Right((Either::Left(_), _)) => {
+                Err(Error::timeout(phase, format!("no answer from the database within {limit:?}")))
+            }
             Either::Right((Either::Right(_), _)) => Err(Error::closed()),
         }
     }

@@ -62,8 +62,10 @@ pub(super) enum Pop<T> {
 pub(super) struct Slots<T, N> {
     head: CachePadded<AtomicU64>,
     issued: AtomicU32,
-    segments: [OnceLock<Box<[Slot<T, N>]>>; SEGMENTS],
+    segments: [Segment<T, N>; SEGMENTS],
 }
+
+type Segment<T, N> = OnceLock<Box<[Slot<T, N>]>>;
 
 /// Padded: the owners of neighbouring slots write their notes all the time.
 #[derive(Debug)]
@@ -188,8 +190,10 @@ impl<T, N> Slots<T, N> {
         });
         loop {
             slot.below.store((head & TOP_MASK) as u32, Ordering::Relaxed);
-            let with =
-                (head & FLAG) | tagged(head) | ((head & LEN_MASK) + LEN_ONE) | (u64::from(index.0) + 1);
+            let with = (head & FLAG)
+                | tagged(head)
+                | ((head & LEN_MASK) + LEN_ONE)
+                | (u64::from(index.0) + 1);
             match self.head.compare_exchange_weak(
                 head,
                 with,
@@ -336,7 +340,8 @@ mod tests {
         let mut next = (0, 0);
         for number in 0..MAX_SLOTS {
             assert_eq!(place(number), next, "slot {number}");
-            next = if next.1 + 1 == FIRST << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
+            next =
+                if next.1 + 1 == FIRST << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
         }
         assert_eq!(next, (SEGMENTS, 0), "the last segment is full at MAX_SLOTS");
     }

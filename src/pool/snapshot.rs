@@ -4,6 +4,9 @@
 //! phase it is in, so the sums below hold by construction.
 
 use std::fmt;
+use std::time::{Duration, Instant};
+
+use millpond_driver::{Phase as TimeoutPhase, Report};
 
 use super::entry::Phase;
 use super::shelf::Shelf;
@@ -58,9 +61,9 @@ impl Snapshot {
     /// Called with the lock held, so that only idle and in use may change
     /// meanwhile, each slot between these two.
     pub(super) fn take<C>(state: &State<C>, shelf: &Shelf<C>) -> Self {
-        let tally = state.tally();
+        let tally = state.tally;
         let mut snapshot = Self {
-            max_open: Some(state.max_open()).filter(|max| *max < MAX_SLOTS),
+            max_open: Some(state.rules.max_open).filter(|max| *max < MAX_SLOTS),
             open: 0,
             in_use: 0,
             idle: 0,
@@ -68,7 +71,7 @@ impl Snapshot {
             cleaning: 0,
             closing: 0,
             opening: 0,
-            waiting: state.waiting(),
+            waiting: state.waiters.len(),
             created: tally.created,
             closed: tally.closed,
             connects_failed: tally.connects_failed,
@@ -99,6 +102,37 @@ impl Snapshot {
             + snapshot.closing;
         snapshot
     }
+}
+
+/// What a caller is told that has waited for so long in vain.
+pub(super) fn report<C>(
+    state: &State<C>,
+    shelf: &Shelf<C>,
+    now: Instant,
+    waited: Duration,
+) -> Report {
+    let snapshot = Snapshot::take(state, shelf);
+    let failures = state.outage.failures();
+    let may_grow = snapshot.open < state.rules.max_open;
+    let phase = if snapshot.opening > 0 || (failures > 0 && may_grow) {
+        TimeoutPhase::Connecting
+    } else if snapshot.checking > 0 {
+        TimeoutPhase::Checking
+    } else {
+        TimeoutPhase::Waiting
+    };
+    let mut report = Report::new(phase, waited);
+    report.max_open = snapshot.max_open;
+    report.in_use = snapshot.in_use;
+    report.idle = snapshot.idle;
+    report.opening = snapshot.opening;
+    report.checking = snapshot.checking;
+    report.cleaning = snapshot.cleaning;
+    report.closing = snapshot.closing;
+    report.waiting = snapshot.waiting + 1;
+    report.failed_connects = failures;
+    report.oldest = shelf.holders(now).into_iter().next();
+    report
 }
 
 impl fmt::Display for Snapshot {

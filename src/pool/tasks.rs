@@ -14,12 +14,11 @@ use futures_util::FutureExt;
 use futures_util::future::select;
 use millpond_driver::{Cancel, Cause, ConnectContext, Driver, Error, Phase, Reset, Session};
 
-use super::effects::Job;
 use super::entry::{Entry, Held};
 use super::keeper::Keeper;
 use super::shared::Shared;
 use super::slots::Index;
-use super::state::Work;
+use super::turn::{Job, Work};
 
 /// How long a goodbye may take before the connection is simply dropped.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -107,7 +106,7 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
         }
     };
     let cleaned = shared.attempt(Phase::Statement, limit, work).await;
-    let clean = matches!(cleaned, Ok(true)) && shared.session(seat.conn()).is_clean_after_reset();
+    let clean = matches!(cleaned, Ok(true)) && proved(shared.session(seat.conn()));
     let dead = cleaned.is_err_and(|error| is_death(&error));
     let (mut held, work) = seat.leave();
     shared.turn(|state, turn| {
@@ -135,22 +134,16 @@ async fn close<D: Driver>(seat: Seat<D>) {
     seat.vacate();
 }
 
+/// Whether a session is clean right after a successful reset. A driver that
+/// cannot tell has just been proved by the answer.
+fn proved(session: Session) -> bool {
+    matches!(session, Session::Clean | Session::Unverified)
+}
+
 /// Whether an error says that the peer has gone, and perhaps all connections
 /// to it.
-pub(super) fn is_death(error: &Error) -> bool {
+fn is_death(error: &Error) -> bool {
     matches!(error.cause(), Cause::Transport | Cause::Shutdown | Cause::Timeout)
-}
-
-/// What `session` means right after a successful reset: a driver that cannot
-/// tell has just been proved by the answer.
-trait AfterReset {
-    fn is_clean_after_reset(self) -> bool;
-}
-
-impl AfterReset for Session {
-    fn is_clean_after_reset(self) -> bool {
-        matches!(self, Self::Clean | Self::Unverified)
-    }
 }
 
 /// The right to open a connection for a slot.

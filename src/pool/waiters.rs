@@ -253,8 +253,7 @@ mod tests {
             .collect();
         assert_eq!(waiters.deadline(), Some(now + Duration::from_millis(10)));
         waiters.expire(now + Duration::from_millis(20), |_| {});
-        let expired: Vec<_> =
-            tickets.iter().map(|ticket| waiters.is_answered(ticket)).collect();
+        let expired: Vec<_> = tickets.iter().map(|ticket| waiters.is_answered(ticket)).collect();
         assert_eq!(expired, [false, true, true]);
         assert_eq!(waiters.len(), 1);
     }

@@ -146,14 +146,13 @@ impl Sim {
         let sender = JoinSender(Arc::clone(&slot));
         let task = async move {
             let mut future = pin!(future);
-            let result = poll_fn(|cx| {
-                match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            let result =
+                poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                     Ok(Poll::Pending) => Poll::Pending,
                     Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
                     Err(panic) => Poll::Ready(Err(panic)),
-                }
-            })
-            .await;
+                })
+                .await;
             sender.send(result);
         };
         self.insert(Box::pin(task), None);

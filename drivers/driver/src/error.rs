@@ -66,7 +66,9 @@ impl Error {
 
     /// A connection could not be opened: nothing was sent.
     pub fn connect(message: impl Into<Box<str>>) -> Self {
-        Self::new(ErrorKind::Connect, message).with_outcome(Outcome::NotSent).with_scope(Scope::Node)
+        Self::new(ErrorKind::Connect, message)
+            .with_outcome(Outcome::NotSent)
+            .with_scope(Scope::Node)
     }
 
     /// The database refused a statement and nothing of it took effect.
@@ -110,8 +112,8 @@ impl Error {
 
     /// No connection in time, with the pool's state at that moment.
     pub fn acquire_timeout(report: Report) -> Self {
-        let mut error =
-            Self::harmless(ErrorKind::Timeout(report.phase), report.to_string()).with_cause(Cause::Pool);
+        let mut error = Self::harmless(ErrorKind::Timeout(report.phase), report.to_string())
+            .with_cause(Cause::Pool);
         error.0.report = Some(report);
         error
     }
@@ -555,11 +557,8 @@ mod tests {
         report.max_open = Some(8);
         report.in_use = 8;
         report.waiting = 31;
-        report.oldest = Some(Holder::new(
-            Duration::from_millis(4200),
-            Location::caller(),
-            Some("checkout"),
-        ));
+        report.oldest =
+            Some(Holder::new(Duration::from_millis(4200), Location::caller(), Some("checkout")));
         let text = Error::acquire_timeout(report).to_string();
         assert!(
             text.starts_with(

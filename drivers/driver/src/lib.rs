@@ -19,7 +19,9 @@ pub use driver::{
     AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, NodeStatus, Purpose, Reset, Role,
     ServerInfo, Session, TransactionOptions,
 };
-pub use error::{Cause, Code, Error, ErrorKind, Fate, Holder, Outcome, Phase, Report, Result, Scope};
+pub use error::{
+    Cause, Code, Error, ErrorKind, Fate, Holder, Outcome, Phase, Report, Result, Scope,
+};
 pub use row::{Cells, Column, ColumnIndex, Columns, Row, Rows};
 pub use runtime::{BoxFuture, ByteStream, Keepalive, Runtime, SocketOptions, Target};
 pub use value::{Date, DateTime, FromValue, Time, Timestamp, Value};

@@ -20,8 +20,8 @@ use millpond_driver::{
     Value,
 };
 
-use script::{Operation, Server};
 pub use script::{Act, Counts, Faults, Gate};
+use script::{Operation, Server};
 
 /// The driver, and the handle by which a test commands the server. Clones
 /// share one server.

@@ -150,22 +150,20 @@ impl Faults {
         let unit = |random: u64| (random >> 11) as f64 / (1_u64 << 53) as f64;
         let time = self.latency.mul_f64(unit(runtime.random()));
         let mut dice = unit(runtime.random());
-        let kinds: [(f64, fn(Operation) -> Act); 4] = [
-            (self.fail, |operation| match operation {
-                Operation::Connect => Act::refuse(),
-                Operation::Query => Act::reject(),
-                Operation::Ping | Operation::Reset | Operation::Close => Act::cut(),
-            }),
-            (self.cut, |_| Act::cut()),
-            (self.hang, |_| Act::Hang),
-            (self.panic, |_| Act::Panic),
+        let fail = match operation {
+            Operation::Connect => Error::connect("connection refused"),
+            Operation::Query => Error::statement("no such table"),
+            Operation::Ping | Operation::Reset | Operation::Close => Error::lost("cut"),
+        };
+        let kinds = [
+            (self.fail, Act::FailAfter(time, fail)),
+            (self.cut, Act::FailAfter(time, Error::lost("connection reset by peer"))),
+            (self.hang, Act::Hang),
+            (self.panic, Act::Panic),
         ];
         for (share, act) in kinds {
             if dice < share {
-                return match act(operation) {
-                    Act::Fail(error) => Act::FailAfter(time, error),
-                    act => act,
-                };
+                return act;
             }
             dice -= share;
         }
@@ -294,9 +292,8 @@ impl Server {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let requests = |operation: Operation| {
-            self.requests[operation as usize].load(Ordering::Relaxed)
-        };
+        let requests =
+            |operation: Operation| self.requests[operation as usize].load(Ordering::Relaxed);
         Counts {
             connects: requests(Operation::Connect),
             opened: self.opened.load(Ordering::SeqCst),

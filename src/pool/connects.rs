@@ -1,0 +1,102 @@
+//! When connections are opened, and who is told when they cannot be.
+//!
+//! Owns the slots on their way from vacant to open, and whom a failed connect
+//! concerns. Part of the state machine: runs under the lock, opens nothing
+//! itself.
+
+use std::time::Instant;
+
+use millpond_driver::{Error, Fate};
+
+use super::entry::{Entry, Held, Phase};
+use super::outage::fraction;
+use super::slots::Index;
+use super::state::State;
+use super::turn::Turn;
+
+impl<C> State<C> {
+    /// Takes a slot for a connection to be opened.
+    pub(super) fn reserve(&mut self, turn: &mut Turn<'_, C>) -> Option<Index> {
+        let index = self.vacant.pop().or_else(|| turn.shelf.slots.issue())?;
+        turn.shelf.note(&index).set(Phase::Opening);
+        self.opening += 1;
+        Some(index)
+    }
+
+    /// A connect has succeeded.
+    pub(super) fn opened(&mut self, turn: &mut Turn<'_, C>, index: Index, conn: C) {
+        self.opening -= 1;
+        self.outage.over();
+        self.births += 1;
+        self.tally.created += 1;
+        // Between 80 and 100 % of the limit, so that connections born together
+        // do not die together.
+        let expires = self
+            .rules
+            .max_lifetime
+            .and_then(|limit| turn.now.checked_add(limit - fraction(limit / 5, turn.random)));
+        let note = turn.shelf.note(&index);
+        note.set_expiry(expires.map(|at| turn.shelf.nanos(at)));
+        note.set(Phase::Idle);
+        let entry = Box::new(Entry {
+            conn,
+            id: self.births,
+            born: turn.now,
+            expires,
+            idle_since: turn.now,
+            era: turn.shelf.era(),
+            in_flight: false,
+            fate: Fate::Reusable,
+        });
+        self.put(turn, Held { index, entry });
+        self.watch(turn, expires);
+    }
+
+    /// A connect has failed.
+    pub(super) fn open_failed(&mut self, turn: &mut Turn<'_, C>, index: Index, error: Error) {
+        self.open_ended(turn, index, &error);
+        if error.is_permanent() && !self.waiters.is_empty() {
+            // The caller it was for is told; with nothing open, everyone is.
+            self.fail_first(turn, &error);
+            while self.open(turn) == 0 && self.opening == 0 && !self.waiters.is_empty() {
+                self.fail_first(turn, &error);
+            }
+        }
+        self.settle(turn);
+    }
+
+    /// A connect was dropped before it ended: its runtime has gone. Counts as
+    /// failed, so that a runtime that drops everything is not asked in a loop.
+    pub(super) fn open_lost(&mut self, turn: &mut Turn<'_, C>, index: Index) {
+        let error = Error::connect("the async runtime ended before the connect did");
+        self.open_ended(turn, index, &error);
+        self.lost(turn);
+    }
+
+    fn open_ended(&mut self, turn: &mut Turn<'_, C>, index: Index, error: &Error) {
+        self.opening -= 1;
+        self.tally.connects_failed += 1;
+        self.free(turn, index);
+        self.outage.failed(error.clone(), turn.now, turn.random);
+    }
+
+    /// When the next connect may be tried, if only backoff holds it.
+    pub(super) fn next_connect(&self, turn: &Turn<'_, C>) -> Option<Instant> {
+        let wanted = self.waiters.len() > self.coming()
+            && self.open(turn) + self.opening < self.rules.max_open;
+        self.outage.until(turn.now).filter(|_| wanted)
+    }
+
+    pub(super) fn may_connect(&self, turn: &Turn<'_, C>) -> bool {
+        self.opening < self.outage.at_once(self.rules.connect_concurrency)
+            && self.open(turn) + self.opening < self.rules.max_open
+            && self.outage.until(turn.now).is_none()
+    }
+
+    /// The error for a newcomer whom neither a connect nor a return can serve
+    /// before somebody changes something.
+    pub(super) fn hopeless(&self, turn: &Turn<'_, C>) -> Option<Error> {
+        let nothing_open = self.open(turn) == 0 && self.opening == 0;
+        self.outage.refusal(turn.now).filter(|_| nothing_open).cloned()
+    }
+}

@@ -1,0 +1,129 @@
+//! When the database may be asked for a connection again.
+//!
+//! Owns what connects have met since the last success, and the backoff shared
+//! by all of them. A pure decision: time and randomness come in as arguments.
+
+use std::time::{Duration, Instant};
+
+use millpond_driver::Error;
+
+/// Bounds of the backoff: the delay before attempt `n` is drawn from
+/// `0 ..= min(CAP, FIRST·2ⁿ)` (full jitter, as in AWS's "Exponential Backoff
+/// and Jitter", 2015).
+const FIRST: Duration = Duration::from_millis(50);
+const CAP: Duration = Duration::from_secs(1);
+/// After a refusal that only a person can lift, such as a wrong password:
+/// servers lock accounts that keep trying.
+const PERMANENT: Duration = Duration::from_secs(5);
+
+/// What connects have met since the last success.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    failures: u32,
+    /// No attempt before this.
+    until: Option<Instant>,
+    last: Option<Error>,
+}
+
+impl Outage {
+    /// A connect has failed.
+    pub(super) fn failed(&mut self, error: Error, now: Instant, random: u64) {
+        let delay = if error.is_permanent() {
+            PERMANENT
+        } else {
+            // 2⁵ times the first is above the cap.
+            fraction((FIRST * (1 << self.failures.min(5))).min(CAP), random)
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.until = now.checked_add(delay);
+        self.last = Some(error);
+    }
+
+    /// A connect has succeeded.
+    pub(super) fn over(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Connects that have failed in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The error of the last one.
+    pub(super) fn last(&self) -> Option<&Error> {
+        self.last.as_ref()
+    }
+
+    /// When the next attempt may be made, if not now.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|at| now < *at)
+    }
+
+    /// How many attempts may be under way at a time: one while the database is
+    /// down, so that it is not stormed when it comes back.
+    pub(super) fn at_once(&self, otherwise: usize) -> usize {
+        if self.failures > 0 { 1 } else { otherwise }
+    }
+
+    /// The refusal in force that waiting does not lift.
+    pub(super) fn refusal(&self, now: Instant) -> Option<&Error> {
+        self.last().filter(|error| error.is_permanent() && self.until(now).is_some())
+    }
+}
+
+/// A part of `whole`, uniform in `0 ..= whole`, by the random number given.
+pub(super) fn fraction(whole: Duration, random: u64) -> Duration {
+    whole.mul_f64((random >> 11) as f64 / ((1_u64 << 53) - 1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_driver::Cause;
+
+    fn now() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
+        Instant::now()
+    }
+
+    #[test]
+    fn the_longest_delay_doubles_from_50_ms_to_a_second() {
+        let now = now();
+        let mut outage = Outage::default();
+        let longest: Vec<_> = (0..8)
+            .map(|_| {
+                outage.failed(Error::connect("refused"), now, u64::MAX);
+                outage.until(now).expect("backed off") - now
+            })
+            .collect();
+        let ms = [50, 100, 200, 400, 800, 1000, 1000, 1000].map(Duration::from_millis);
+        assert_eq!(longest, ms);
+    }
+
+    #[test]
+    fn the_shortest_delay_is_none_at_all() {
+        let now = now();
+        let mut outage = Outage::default();
+        outage.failed(Error::connect("refused"), now, 0);
+        assert_eq!(outage.until(now), None);
+    }
+
+    #[test]
+    fn a_refusal_that_waiting_does_not_lift_is_kept_for_five_seconds() {
+        let now = now();
+        let mut outage = Outage::default();
+        outage.failed(Error::connect("denied").with_cause(Cause::Auth), now, 0);
+        assert!(outage.refusal(now + Duration::from_millis(4999)).is_some());
+        assert!(outage.refusal(now + PERMANENT).is_none());
+    }
+
+    #[test]
+    fn one_attempt_at_a_time_until_one_succeeds() {
+        let mut outage = Outage::default();
+        assert_eq!(outage.at_once(4), 4);
+        outage.failed(Error::connect("refused"), now(), 0);
+        assert_eq!(outage.at_once(4), 1);
+        outage.over();
+        assert_eq!(outage.at_once(4), 4);
+    }
+}
