@@ -49,7 +49,7 @@ pub use millpond_driver::{
     Outcome, Phase, Purpose, Report, Reset, Result, Role, Row, Rows, Scope, ServerInfo, Session,
     Time, Timestamp, TransactionOptions, Value, params,
 };
-pub use pool::{Acquire, Builder, CloseReport, Pool, PooledConnection, Snapshot};
+pub use pool::{Acquire, Builder, CloseReport, Pool, PooledConnection, Snapshot, Transaction};
 
 /// Long-form documents.
 pub mod _docs {

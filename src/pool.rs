@@ -31,6 +31,7 @@ mod slots;
 mod snapshot;
 mod state;
 mod tasks;
+mod transaction;
 mod turn;
 mod upkeep;
 mod waiters;
@@ -40,12 +41,15 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_driver::{Driver, Holder};
+use millpond_driver::{
+    Driver, Error, Fate, Holder, Outcome, Result, Rows, TransactionOptions, Value,
+};
 
 pub use acquire::Acquire;
 pub use builder::Builder;
 pub use connection::PooledConnection;
 pub use snapshot::Snapshot;
+pub use transaction::Transaction;
 
 use entry::Borrower;
 use shared::Shared;
@@ -57,6 +61,15 @@ pub(crate) const MAX_CONNECTIONS: usize = slots::MAX_SLOTS;
 
 /// How long [`Pool::close`] waits for goodbyes.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many connections a statement may meet that died before it was sent. The
+/// first one makes all idle ones suspect, so the second is fresh or checked.
+const UNSENT_ATTEMPTS: u32 = 3;
+
+/// Whether a connection was dead before anything was sent on it.
+fn was_dead(error: &Error) -> bool {
+    error.outcome() == Outcome::NotSent && error.fate() == Fate::Discard && !error.is_permanent()
+}
 
 /// A pool of connections to one database.
 ///
@@ -138,6 +151,115 @@ impl<D: Driver> Pool<D> {
         match shared.turn(|state, turn| state.enter(turn, caller, stale)) {
             Entered::Served(held) => Some(PooledConnection::new(Arc::clone(shared), held)),
             _ => None,
+        }
+    }
+
+    /// Runs one statement on some connection and collects its rows.
+    ///
+    /// A connection that turns out to be dead before the statement was sent is
+    /// replaced, and the caller does not see it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and [`PooledConnection::query`].
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves a statement under way to the pool, which
+    /// stops it. Whether it took effect is unknown.
+    #[track_caller]
+    pub fn query<'a>(
+        &'a self,
+        sql: &'a str,
+        params: &'a [Value],
+    ) -> impl Future<Output = Result<Rows>> + Send + 'a {
+        let place = Location::caller();
+        async move {
+            for _ in 1..UNSENT_ATTEMPTS {
+                let mut conn = Acquire::new(self, place).await?;
+                match conn.query(sql, params).await {
+                    Err(error) if was_dead(&error) => {}
+                    result => return result,
+                }
+            }
+            Acquire::new(self, place).await?.query(sql, params).await
+        }
+    }
+
+    /// Runs one statement on some connection and returns the number of rows it
+    /// changed; 0 if the database does not say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query).
+    ///
+    /// # Cancellation
+    ///
+    /// As for `query`.
+    #[track_caller]
+    pub fn execute<'a>(
+        &'a self,
+        sql: &'a str,
+        params: &'a [Value],
+    ) -> impl Future<Output = Result<u64>> + Send + 'a {
+        let query = self.query(sql, params);
+        async move { Ok(query.await?.affected().unwrap_or(0)) }
+    }
+
+    /// Runs several statements separated by semicolons, as migrations do, on
+    /// some connection.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and [`PooledConnection::batch`].
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`query`](Self::query).
+    #[track_caller]
+    pub fn batch<'a>(&'a self, sql: &'a str) -> impl Future<Output = Result<()>> + Send + 'a {
+        let acquire = self.acquire();
+        async move { acquire.await?.batch(sql).await }
+    }
+
+    /// Starts a transaction that owns its connection.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and [`PooledConnection::begin`].
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves no transaction open for the next borrower.
+    #[track_caller]
+    pub fn begin(&self) -> impl Future<Output = Result<Transaction<'static, D>>> + Send + '_ {
+        self.begin_with(TransactionOptions::new())
+    }
+
+    /// Starts a transaction with an isolation level or access mode.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    ///
+    /// # Cancellation
+    ///
+    /// As for `begin`.
+    #[track_caller]
+    pub fn begin_with(
+        &self,
+        options: TransactionOptions,
+    ) -> impl Future<Output = Result<Transaction<'static, D>>> + Send + '_ {
+        let place = Location::caller();
+        async move {
+            for _ in 1..UNSENT_ATTEMPTS {
+                let conn = Acquire::new(self, place).await?;
+                match Transaction::owned(conn, &options).await {
+                    Err(error) if was_dead(&error) => {}
+                    result => return result,
+                }
+            }
+            Transaction::owned(Acquire::new(self, place).await?, &options).await
         }
     }
 

@@ -132,9 +132,8 @@ fn one_pool_serves_three_tokio_runtimes_in_a_row() {
         runtime.block_on(async {
             let pool = match &pool {
                 Some(pool) => pool,
-                None => pool.insert(
-                    Pool::builder(fake.clone()).max_open_conns(2).build().await.unwrap(),
-                ),
+                None => pool
+                    .insert(Pool::builder(fake.clone()).max_open_conns(2).build().await.unwrap()),
             };
             // Waiting, timing out and connecting all work on this runtime.
             let first = pool.acquire().await.unwrap();

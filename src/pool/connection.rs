@@ -7,14 +7,16 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use futures_util::{StreamExt, stream};
-use millpond_driver::{Driver, Error, Fate, Result, Row, Rows, ServerInfo, Value};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInfo, Value};
 
 use super::entry::{Entry, Held};
 use super::shared::Shared;
+use super::transaction::{Depth, savepoint};
 
 /// A connection borrowed from a [`Pool`](crate::Pool).
 ///
@@ -46,6 +48,7 @@ impl<D: Driver> PooledConnection<D> {
     /// Dropping the future leaves the statement to the pool, which stops it
     /// when the connection is given back. Whether it took effect is unknown.
     pub async fn query(&mut self, sql: &str, params: &[Value]) -> Result<Rows> {
+        self.unwind().await?;
         self.run(async |driver, conn| driver.query(conn, sql, params).await).await
     }
 
@@ -73,6 +76,7 @@ impl<D: Driver> PooledConnection<D> {
     ///
     /// As for [`query`](Self::query).
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
+        self.unwind().await?;
         self.run(async |driver, conn| driver.batch(conn, sql).await).await
     }
 
@@ -104,25 +108,51 @@ impl<D: Driver> PooledConnection<D> {
         sql: &'a str,
         params: &'a [Value],
     ) -> impl Stream<Item = Result<Row>> + Send + 'a {
-        let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
-        let Entry { conn, in_flight, fate, .. } = entry;
-        *in_flight = true;
-        let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
-            if let Err(error) = &row {
-                *fate = error.fate().max(*fate);
-            }
-            row
-        });
-        // Reached only by who reads to the end.
-        let end = stream::poll_fn(move |_| {
-            *in_flight = false;
-            std::task::Poll::Ready(None)
-        });
-        rows.chain(end)
+        stream::once(async move {
+            self.unwind().await?;
+            let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
+            let Entry { conn, in_flight, fate, .. } = entry;
+            *in_flight = true;
+            let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
+                if let Err(error) = &row {
+                    *fate = error.fate().max(*fate);
+                }
+                row
+            });
+            // Reached only by who reads to the end.
+            let end = stream::poll_fn(move |_| {
+                *in_flight = false;
+                Poll::Ready(None)
+            });
+            Ok(rows.chain(end))
+        })
+        .try_flatten()
+    }
+
+    /// Rolls back what dropped transactions have left open.
+    pub(super) async fn unwind(&mut self) -> Result<()> {
+        let Some(target) = self.depth().unwinding() else { return Ok(()) };
+        let rolled_back = if target == 0 {
+            self.run(async |driver, conn| driver.rollback(conn).await).await
+        } else {
+            let sql = format!("ROLLBACK TO SAVEPOINT {}", savepoint(target + 1));
+            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await.map(drop)).await
+        };
+        match rolled_back {
+            // Refused because the transaction is gone already.
+            Err(error) if target == 0 && error.outcome() == Outcome::Rejected => {}
+            other => other?,
+        }
+        self.depth().unwound();
+        Ok(())
+    }
+
+    pub(super) fn depth(&mut self) -> &mut Depth {
+        &mut self.entry_mut().depth
     }
 
     /// Runs driver code with the mark of a statement in flight.
-    async fn run<T>(
+    pub(super) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&D, &mut D::Connection) -> Result<T>,
     ) -> Result<T> {

@@ -12,6 +12,7 @@ use super::entry::{Entry, Held, Phase};
 use super::outage::fraction;
 use super::slots::Index;
 use super::state::State;
+use super::transaction::Depth;
 use super::turn::Turn;
 
 impl<C> State<C> {
@@ -47,6 +48,7 @@ impl<C> State<C> {
             era: turn.shelf.era(),
             in_flight: false,
             fate: Fate::Reusable,
+            depth: Depth::default(),
         });
         self.put(turn, Held { index, entry });
         self.watch(turn, expires);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use millpond_driver::{Fate, Holder};
 
 use super::slots::{Index, StaticRef};
+use super::transaction::Depth;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// A connection on its way between slots, waiters, tasks and guards, with the
@@ -36,6 +37,8 @@ pub(super) struct Entry<C> {
     pub(super) in_flight: bool,
     /// The worst that an error on it has said.
     pub(super) fate: Fate,
+    /// How deep it is in transactions begun through the pool.
+    pub(super) depth: Depth,
 }
 
 impl<C> Entry<C> {
@@ -47,6 +50,7 @@ impl<C> Entry<C> {
     pub(super) fn refresh(&mut self) {
         self.in_flight = false;
         self.fate = Fate::Reusable;
+        self.depth = Depth::default();
     }
 }
 

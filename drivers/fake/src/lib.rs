@@ -5,7 +5,7 @@
 //! [`script`]; what a pool makes of it is not known here.
 //!
 //! The server answers each statement with one row that repeats it, and knows
-//! four statements: `BEGIN`, `COMMIT`, `ROLLBACK`, and `SET name`, which leaves
+//! four statements: `BEGIN` (or `START TRANSACTION`), `COMMIT`, `ROLLBACK`, and `SET name`, which leaves
 //! a session setting behind. A statement whose answer was not awaited leaves
 //! that answer in the stream, and **the next statement gets it**: whoever lends
 //! such a connection hands somebody else's rows out, and a test sees it.
@@ -105,6 +105,11 @@ impl Fake {
         self
     }
 
+    /// The statements that have reached the server, in order.
+    pub fn statements(&self) -> Vec<String> {
+        self.server.statements()
+    }
+
     /// What has happened on the server so far.
     pub fn counts(&self) -> Counts {
         self.server.counts()
@@ -156,8 +161,10 @@ impl FakeConnection {
     ///
     /// Leaves the answer unread.
     pub async fn native_query(&mut self, sql: &str) -> Result<String> {
+        // Known without sending: the client sees that the peer has gone.
+        self.alive().map_err(|error| error.with_outcome(Outcome::NotSent))?;
         self.unread.push(sql.to_owned());
-        self.alive()?;
+        self.server.received(sql);
         let act = self.server.act(Operation::Query, &*self.runtime);
         if let Err(error) = act.perform(&*self.runtime).await {
             if error.fate() != Fate::Discard {
@@ -175,8 +182,10 @@ impl FakeConnection {
 
     fn apply(&mut self, statement: &str) {
         match statement {
-            "BEGIN" => self.transaction = Some(Transaction::Open),
             "COMMIT" | "ROLLBACK" => self.transaction = None,
+            _ if statement == "BEGIN" || statement.starts_with("START TRANSACTION") => {
+                self.transaction = Some(Transaction::Open);
+            }
             _ => {
                 if let Some(name) = statement.strip_prefix("SET ") {
                     self.settings.push(name.to_owned());

@@ -222,6 +222,7 @@ pub(crate) struct Server {
 struct Script {
     plans: [Plan; 5],
     faults: Option<Faults>,
+    statements: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -254,6 +255,14 @@ impl Server {
             (None, Some(faults)) => faults.draw(operation, runtime),
             (None, None) => plan.always.clone(),
         }
+    }
+
+    pub(crate) fn received(&self, statement: &str) {
+        lock(&self.script).statements.push(statement.to_owned());
+    }
+
+    pub(crate) fn statements(&self) -> Vec<String> {
+        lock(&self.script).statements.clone()
     }
 
     pub(crate) fn hide_state(&self) {

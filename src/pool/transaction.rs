@@ -1,0 +1,255 @@
+//! Transactions: all or nothing, nested by savepoints, rolled back when
+//! dropped.
+//!
+//! Owns how deep a connection is in transactions, and what must be rolled back
+//! before its next statement. How a database begins and ends one is the
+//! driver's; what is left open at release is cleaned by the pool.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use millpond_driver::{Driver, Error, Result, TransactionOptions};
+
+use super::connection::PooledConnection;
+
+/// How deep a connection is in transactions begun through the pool: 1 in a
+/// transaction, one more for each savepoint.
+#[derive(Debug, Default)]
+pub(super) struct Depth {
+    now: u32,
+    /// Transactions deeper than this were dropped and wait to be rolled back.
+    unwind_to: Option<u32>,
+}
+
+impl Depth {
+    fn abandon(&mut self, depth: u32) {
+        let target = depth - 1;
+        self.unwind_to = Some(self.unwind_to.map_or(target, |earlier| earlier.min(target)));
+    }
+
+    /// What has to be rolled back before the next statement.
+    pub(super) fn unwinding(&self) -> Option<u32> {
+        self.unwind_to
+    }
+
+    pub(super) fn unwound(&mut self) {
+        if let Some(target) = self.unwind_to.take() {
+            self.now = target;
+        }
+    }
+}
+
+/// The savepoint that starts level `depth`, for depths of 2 and more.
+pub(super) fn savepoint(depth: u32) -> String {
+    format!("millpond_{depth}")
+}
+
+/// A transaction, from [`Pool::begin`](crate::Pool::begin) (which owns its
+/// connection) or [`PooledConnection::begin`] (which borrows one).
+///
+/// Dereferences to the connection: statements run inside it, and `begin` on it
+/// opens a savepoint. Dropping it without [`commit`](Self::commit) rolls back:
+/// before the connection's next statement, or in the background if the
+/// connection goes back to the pool.
+///
+/// ```
+/// # use millpond::{Pool, drivers::fake::Fake, testing::sim::Sim};
+/// # Sim::new(1).run(async |sim| {
+/// # let pool = Pool::builder(Fake::new()).runtime(sim).build().await?;
+/// let mut tx = pool.begin().await?;
+/// tx.execute("UPDATE account SET balance = balance - 1 WHERE id = 1", &[]).await?;
+/// {
+///     let mut attempt = tx.begin().await?;
+///     attempt.execute("UPDATE account SET balance = balance + 1 WHERE id = 2", &[]).await?;
+///     attempt.commit().await?;
+/// }
+/// tx.commit().await?;
+/// # Ok::<_, millpond::Error>(())
+/// # }).unwrap();
+/// ```
+#[must_use = "a transaction that is dropped is rolled back"]
+pub struct Transaction<'a, D: Driver> {
+    conn: Lease<'a, D>,
+    depth: u32,
+    ended: bool,
+}
+
+enum Lease<'a, D: Driver> {
+    Owned(PooledConnection<D>),
+    Lent(&'a mut PooledConnection<D>),
+}
+
+impl<'a, D: Driver> Transaction<'a, D> {
+    pub(super) async fn owned(
+        mut conn: PooledConnection<D>,
+        options: &TransactionOptions,
+    ) -> Result<Self> {
+        let depth = conn.deepen(options).await?;
+        Ok(Self { conn: Lease::Owned(conn), depth, ended: false })
+    }
+
+    async fn lent(conn: &'a mut PooledConnection<D>, options: &TransactionOptions) -> Result<Self> {
+        let depth = conn.deepen(options).await?;
+        Ok(Self { conn: Lease::Lent(conn), depth, ended: false })
+    }
+
+    /// Makes everything done in it permanent; for a savepoint, a part of the
+    /// transaction around it.
+    ///
+    /// # Errors
+    ///
+    /// The database's refusal, after which nothing of it has taken effect, or
+    /// the loss of the connection with
+    /// [`Outcome::Unknown`](crate::Outcome::Unknown): it may have been
+    /// committed.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves it open whether the transaction was
+    /// committed.
+    pub async fn commit(self) -> Result<()> {
+        self.end(End::Commit).await
+    }
+
+    /// Undoes everything done in it.
+    ///
+    /// # Errors
+    ///
+    /// The loss of the connection, after which the database undoes it.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future rolls back as dropping the transaction does.
+    pub async fn rollback(self) -> Result<()> {
+        self.end(End::Rollback).await
+    }
+
+    async fn end(mut self, how: End) -> Result<()> {
+        let depth = self.depth;
+        self.conn.rise(depth, how).await?;
+        self.ended = true;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Commit,
+    Rollback,
+}
+
+impl<D: Driver> PooledConnection<D> {
+    /// Starts a transaction; inside one, a savepoint.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves no transaction open for the next borrower.
+    pub async fn begin(&mut self) -> Result<Transaction<'_, D>> {
+        Transaction::lent(self, &TransactionOptions::new()).await
+    }
+
+    /// Starts a transaction with an isolation level or access mode.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query);
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) inside a transaction.
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_with(&mut self, options: &TransactionOptions) -> Result<Transaction<'_, D>> {
+        Transaction::lent(self, options).await
+    }
+
+    /// Begins one level deeper and returns how deep that is.
+    async fn deepen(&mut self, options: &TransactionOptions) -> Result<u32> {
+        self.unwind().await?;
+        let depth = self.depth().now + 1;
+        if depth == 1 {
+            self.run(async |driver, conn| driver.begin(conn, options).await).await?;
+        } else if *options == TransactionOptions::new() {
+            let sql = format!("SAVEPOINT {}", savepoint(depth));
+            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await).await?;
+        } else {
+            return Err(Error::unsupported("options on a nested transaction"));
+        }
+        self.depth().now = depth;
+        Ok(depth)
+    }
+
+    /// Ends level `depth`.
+    async fn rise(&mut self, depth: u32, how: End) -> Result<()> {
+        self.unwind().await?;
+        if depth > 1 {
+            let name = savepoint(depth);
+            let sql = match how {
+                End::Commit => format!("RELEASE SAVEPOINT {name}"),
+                End::Rollback => format!("ROLLBACK TO SAVEPOINT {name}"),
+            };
+            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await).await?;
+        } else if how == End::Commit {
+            self.run(async |driver, conn| driver.commit(conn).await).await?;
+        } else {
+            self.run(async |driver, conn| driver.rollback(conn).await).await?;
+        }
+        self.depth().now = depth - 1;
+        Ok(())
+    }
+}
+
+impl<D: Driver> Deref for Lease<'_, D> {
+    type Target = PooledConnection<D>;
+
+    fn deref(&self) -> &PooledConnection<D> {
+        match self {
+            Self::Owned(conn) => conn,
+            Self::Lent(conn) => conn,
+        }
+    }
+}
+
+impl<D: Driver> DerefMut for Lease<'_, D> {
+    fn deref_mut(&mut self) -> &mut PooledConnection<D> {
+        match self {
+            Self::Owned(conn) => conn,
+            Self::Lent(conn) => conn,
+        }
+    }
+}
+
+impl<D: Driver> Deref for Transaction<'_, D> {
+    type Target = PooledConnection<D>;
+
+    fn deref(&self) -> &PooledConnection<D> {
+        &self.conn
+    }
+}
+
+impl<D: Driver> DerefMut for Transaction<'_, D> {
+    fn deref_mut(&mut self) -> &mut PooledConnection<D> {
+        &mut self.conn
+    }
+}
+
+impl<D: Driver> Drop for Transaction<'_, D> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let depth = self.depth;
+            self.conn.depth().abandon(depth);
+        }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Transaction<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("conn", &**self)
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
+}
