@@ -2,6 +2,9 @@
 //!
 //! Owns [`PoolConfig`]. Knows neither pool nor driver.
 
+mod text;
+pub(crate) mod url;
+
 use std::time::Duration;
 
 use millpond_driver::{Error, Reset, Result};
@@ -39,10 +42,23 @@ pub struct PoolConfig {
     reset: Option<Reset>,
 }
 
-/// One setter each for configuration and builder, with the same words.
+/// One setter each for configuration, builder and text, with the same words.
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty;)+) => {
         impl PoolConfig {
+            /// The names of the settings.
+            pub(crate) const SETTINGS: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// Makes the setting `name` from text. `false`: there is none of
+            /// that name.
+            pub(crate) fn set(&mut self, name: &str, text: &str) -> Result<bool> {
+                match name {
+                    $(stringify!($name) => self.$name = Some(text::read(name, text)?),)+
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            }
+
             $($(#[doc = $doc])+
             pub fn $name(mut self, value: $type) -> Self {
                 self.$name = Some(value);

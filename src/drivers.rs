@@ -11,3 +11,52 @@ pub use any::{Any, AnyConnection};
 #[cfg(feature = "fake")]
 #[doc(inline)]
 pub use millpond_fake as fake;
+#[cfg(feature = "sqlite-system")]
+#[doc(inline)]
+pub use millpond_sqlite as sqlite;
+
+use millpond_driver::{Error, Result};
+
+/// The databases that a URL may name: scheme, name, feature.
+const SCHEMES: [(&str, &str, &str); 5] = [
+    ("sqlite", "SQLite", "sqlite"),
+    ("postgres", "PostgreSQL", "postgres"),
+    ("postgresql", "PostgreSQL", "postgres"),
+    ("mysql", "MySQL", "mysql"),
+    ("mariadb", "MariaDB", "mysql"),
+];
+
+impl Any {
+    /// The driver that a URL names: `sqlite://path/to/file.db`,
+    /// `sqlite::memory:`.
+    ///
+    /// # Errors
+    ///
+    /// An unknown scheme, a database whose feature is off, or what the driver
+    /// says of the rest. Never repeats the URL: it may hold a password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            #[cfg(feature = "sqlite-system")]
+            "sqlite" => Ok(Self::new(sqlite::Sqlite::from_url(url)?)),
+            _ => Err(refuse(scheme)),
+        }
+    }
+}
+
+/// Why a scheme cannot be had.
+fn refuse(scheme: &str) -> Error {
+    let known = SCHEMES.iter().find(|(name, ..)| *name == scheme);
+    Error::config(match known {
+        Some((_, database, feature)) if *feature == "sqlite" => {
+            format!("{database} is not enabled: add the feature `{feature}` of millpond")
+        }
+        Some((_, database, _)) => {
+            format!("this version of millpond has no driver for {database}")
+        }
+        None if scheme.is_empty() => {
+            "the URL has no scheme: begin it with one of sqlite:, as in sqlite://data.db".to_owned()
+        }
+        None => format!("unknown scheme {scheme:?}: known is sqlite:"),
+    })
+}

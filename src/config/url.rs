@@ -1,0 +1,100 @@
+//! The settings of a pool among the parameters of a database's URL.
+//!
+//! Owns the division of a URL between pool and driver: parameters named as
+//! settings of a pool are taken out, everything else is the driver's. Knows no
+//! scheme, and never repeats a URL in an error: it may hold a password.
+
+use millpond_driver::{Error, Result};
+
+use super::PoolConfig;
+
+/// The settings in `url`, and the URL without them.
+pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
+    let mut config = PoolConfig::new();
+    let Some((before, query)) = url.split_once('?') else {
+        return Ok((config, url.to_owned()));
+    };
+    let mut rest = Vec::new();
+    let mut seen = Vec::new();
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !config.set(name, &decode(name, value)?)? {
+            rest.push(pair);
+        } else if seen.contains(&name) {
+            return Err(Error::config(format!("{name}: given twice in the URL")));
+        } else {
+            seen.push(name);
+        }
+    }
+    let url = match rest.as_slice() {
+        [] => before.to_owned(),
+        rest => format!("{before}?{}", rest.join("&")),
+    };
+    Ok((config, url))
+}
+
+/// Percent-encoding undone, for settings of a pool, whose values are ASCII but
+/// for the µ of microseconds.
+fn decode(name: &str, value: &str) -> Result<String> {
+    let fault = || Error::config(format!("{name} = {value:?}: must be percent-encoded UTF-8"));
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
+            match (digit(), digit()) {
+                (Some(high), Some(low)) => (high * 16 + low) as u8,
+                // Not ours to judge unless the setting is.
+                _ if !PoolConfig::SETTINGS.contains(&name) => return Ok(value.to_owned()),
+                _ => return Err(fault()),
+            }
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(bytes).or_else(|_| {
+        if PoolConfig::SETTINGS.contains(&name) { Err(fault()) } else { Ok(value.to_owned()) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn settings_are_taken_out_and_the_rest_is_the_drivers() {
+        let url = "sqlite://data.db?mode=rw&max_open_conns=8&x=%zz&acquire_timeout=250ms";
+        let (config, rest) = split(url).expect("all is well");
+        let expected =
+            PoolConfig::new().max_open_conns(8).acquire_timeout(Duration::from_millis(250));
+        assert_eq!(config, expected);
+        assert_eq!(rest, "sqlite://data.db?mode=rw&x=%zz");
+    }
+
+    #[test]
+    fn a_url_of_settings_alone_loses_its_question_mark() {
+        assert_eq!(split("x:y?max_open_conns=1").expect("valid").1, "x:y");
+    }
+
+    #[test]
+    fn a_fault_names_the_setting_and_never_the_url() {
+        for (url, expected) in [
+            (
+                "x://user:secret@host/?max_open_conns=many",
+                "max_open_conns = \"many\": must be a whole number",
+            ),
+            ("x://user:secret@host/?reset=all", "reset = \"all\": must be boundary or session"),
+            (
+                "x://user:secret@host/?max_open_conns=1&max_open_conns=2",
+                "max_open_conns: given twice in the URL",
+            ),
+            (
+                "x://user:secret@host/?max_open_conns=%4",
+                "max_open_conns = \"%4\": must be percent-encoded UTF-8",
+            ),
+        ] {
+            assert_eq!(split(url).expect_err(url).to_string(), expected);
+        }
+    }
+}
