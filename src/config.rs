@@ -30,6 +30,7 @@ use crate::pool::MAX_CONNECTIONS;
 pub struct PoolConfig {
     max_open_conns: Option<usize>,
     max_idle_conns: Option<usize>,
+    min_idle_conns: Option<usize>,
     max_waiters: Option<usize>,
     connect_concurrency: Option<usize>,
     conn_max_lifetime: Option<Duration>,
@@ -83,6 +84,9 @@ settings! {
     /// The most connections kept idle once a burst is over. Default: 10, or
     /// `max_open_conns` if that is less. 0: none is kept.
     max_idle_conns: usize;
+    /// How many connections are kept idle and ready beside those in use, opened
+    /// in the background. Default: 0.
+    min_idle_conns: usize;
     /// The most callers that may wait at a time; more are refused with
     /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded). Default: 65 536.
     /// 0: nobody may wait.
@@ -145,6 +149,7 @@ impl PoolConfig {
         };
         let settings = Settings {
             max_open,
+            min_idle: self.min_idle_conns.unwrap_or(0),
             max_idle: self.max_idle_conns.unwrap_or_else(|| max_open.min(10)),
             max_waiters: self.max_waiters.unwrap_or(65_536),
             connect_concurrency: self.connect_concurrency.unwrap_or(4),
@@ -174,6 +179,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) struct Settings {
     pub(crate) max_open: usize,
     pub(crate) max_idle: usize,
+    pub(crate) min_idle: usize,
     pub(crate) max_waiters: usize,
     pub(crate) connect_concurrency: usize,
     pub(crate) max_lifetime: Option<Duration>,
@@ -200,6 +206,12 @@ impl Settings {
             faults.push(format!(
                 "max_idle_conns = {}: must not exceed max_open_conns ({})",
                 self.max_idle, self.max_open
+            ));
+        }
+        if self.min_idle > self.max_idle {
+            faults.push(format!(
+                "min_idle_conns = {}: must not exceed max_idle_conns ({})",
+                self.min_idle, self.max_idle
             ));
         }
         if let (Some(idle), Some(life)) = (self.max_idle_time, self.max_lifetime) {

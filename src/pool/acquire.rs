@@ -19,6 +19,7 @@ use super::keeper::Keeper;
 use super::shared::Shared;
 use super::shelf::Take;
 use super::snapshot::report;
+use super::state::State;
 use super::turn::{Caller, Entered, Look, Patience};
 use super::waiters::{Answer, Ticket};
 use super::{Pool, entry};
@@ -73,7 +74,12 @@ impl<'a, D: Driver> Acquire<'a, D> {
     fn start(&mut self, cx: &mut Context<'_>) -> Poll<Result<PooledConnection<D>>> {
         let shared = &self.pool.shared;
         let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), self.borrower) {
-            Take::Fresh(held) => return self.serve(held),
+            Take::Fresh(held) => {
+                if shared.shelf.slots.len() < shared.settings.min_idle {
+                    shared.turn(State::settle);
+                }
+                return self.serve(held);
+            }
             Take::Stale(held) => Some(held),
             Take::Nothing => None,
         };

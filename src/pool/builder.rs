@@ -9,6 +9,7 @@ use millpond_driver::{Driver, Error, Phase, Result, Runtime};
 
 use super::Pool;
 use super::shared::Shared;
+use super::state::State;
 use super::tasks::Opening;
 use crate::config::PoolConfig;
 
@@ -52,7 +53,7 @@ impl<D: Driver> Builder<D> {
     ///
     /// Dropping the future closes what was opened.
     pub async fn build(self) -> Result<Pool<D>> {
-        let pool = self.build_lazy()?;
+        let pool = self.prepare()?;
         let shared = &pool.shared;
         let index =
             shared.turn(|state, turn| state.reserve(turn)).expect("a pool has at least one slot");
@@ -76,6 +77,12 @@ impl<D: Driver> Builder<D> {
     ///
     /// Contradicting settings, or no runtime.
     pub fn build_lazy(self) -> Result<Pool<D>> {
+        let pool = self.prepare()?;
+        pool.shared.turn(State::settle);
+        Ok(pool)
+    }
+
+    fn prepare(self) -> Result<Pool<D>> {
         let settings = self.config.resolve()?;
         let runtime = self.runtime.or_else(crate::runtime::ambient).ok_or_else(|| {
             Error::config(

@@ -13,7 +13,7 @@ use super::outage::fraction;
 use super::slots::Index;
 use super::state::State;
 use super::transaction::Depth;
-use super::turn::Turn;
+use super::turn::{Job, Turn};
 
 impl<C> State<C> {
     /// Takes a slot for a connection to be opened.
@@ -22,6 +22,14 @@ impl<C> State<C> {
         turn.shelf.note(&index).set(Phase::Opening);
         self.opening += 1;
         Some(index)
+    }
+
+    /// Has a connection opened. Called where [`may_connect`](Self::may_connect)
+    /// says so.
+    pub(super) fn start_connect(&mut self, turn: &mut Turn<'_, C>) {
+        if let Some(index) = self.reserve(turn) {
+            turn.fx.jobs.push(Job::Connect(index));
+        }
     }
 
     /// A connect has succeeded.
@@ -84,7 +92,7 @@ impl<C> State<C> {
 
     /// When the next connect may be tried, if only backoff holds it.
     pub(super) fn next_connect(&self, turn: &Turn<'_, C>) -> Option<Instant> {
-        let wanted = self.waiters.len() > self.coming()
+        let wanted = (self.waiters.len() > self.coming() || self.lacks_idle(turn))
             && self.open(turn) + self.opening < self.rules.max_open;
         self.outage.until(turn.now).filter(|_| wanted)
     }

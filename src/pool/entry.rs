@@ -89,6 +89,8 @@ pub(super) struct Note {
     lent_at: AtomicU64,
     /// When its connection expires, likewise; `u64::MAX` for never.
     expires: AtomicU64,
+    /// Its successor has been asked for. Written under the lock.
+    renewed: AtomicBool,
     place: StaticRef<Location<'static>>,
     labelled: AtomicBool,
     label: Mutex<Option<&'static str>>,
@@ -103,6 +105,7 @@ impl Default for Note {
             word: AtomicU64::new(Phase::Vacant as u64),
             lent_at: AtomicU64::new(0),
             expires: AtomicU64::new(u64::MAX),
+            renewed: AtomicBool::new(false),
             place: StaticRef::none(),
             labelled: AtomicBool::new(false),
             label: Mutex::new(None),
@@ -141,6 +144,16 @@ impl Note {
 
     pub(super) fn set_expiry(&self, at: Option<u64>) {
         self.expires.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.renewed.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that its successor has been asked for.
+    pub(super) fn renew(&self) {
+        self.renewed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Relaxed)
     }
 
     /// Nanoseconds since the pool's start; `u64::MAX` for never.

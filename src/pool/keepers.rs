@@ -33,6 +33,10 @@ pub(super) enum Duty {
 }
 
 impl Keepers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Fills the office on an executor, if nobody holds it; returns the number
     /// of its new holder.
     pub(super) fn hire(&mut self, executor: u64) -> Option<u64> {

@@ -352,16 +352,21 @@ impl<C> State<C> {
                     break;
                 }
             } else if wanted && self.may_connect(turn) {
-                let Some(index) = self.reserve(turn) else { break };
-                turn.fx.jobs.push(Job::Connect(index));
+                self.start_connect(turn);
             } else {
                 break;
             }
         }
+        self.replenish(turn);
         if self.waiters.is_empty() {
             turn.shelf.slots.lower();
-        } else if let at @ Some(_) = self.next_connect(turn) {
-            self.keepers.plan(at, |waker| turn.fx.wake(Some(waker)));
+        }
+        if let at @ Some(_) = self.next_connect(turn) {
+            if self.keepers.is_empty() {
+                self.hire(turn, at);
+            } else {
+                self.keepers.plan(at, |waker| turn.fx.wake(Some(waker)));
+            }
         }
         self.check(turn);
     }

@@ -14,25 +14,35 @@ use super::turn::{Job, Turn};
 /// does not close what the next one opens.
 const SURPLUS_LINGER: Duration = Duration::from_secs(1);
 
+/// How long before its end a connection has its successor opened.
+const RENEW_BEFORE: Duration = Duration::from_secs(2);
+/// A connection lent within this time is in demand.
+const IN_DEMAND: Duration = Duration::from_secs(60);
+
 impl<C> State<C> {
     /// A connection that expires then has been opened.
     pub(super) fn watch(&mut self, turn: &mut Turn<'_, C>, expires: Option<Instant>) {
-        let at = earliest([expires, self.next_idle_out(turn)]);
+        let renew = expires.and_then(|at| at.checked_sub(RENEW_BEFORE)).map(|at| at.max(turn.now));
+        let at = earliest([renew, expires, self.next_idle_out(turn)]);
         if at.is_some() {
             self.maintain_at = earliest([self.maintain_at, at]);
             self.hire(turn, at);
         }
     }
 
-    /// Closes what has been idle or alive for too long.
+    /// Closes what has been idle or alive for too long, and has successors
+    /// opened for those in demand.
     pub(super) fn maintain(&mut self, turn: &mut Turn<'_, C>) {
         turn.shelf.slots.raise();
+        // What cannot be replaced now is not trimmed.
+        let trims = self.outage.failures() == 0;
         // From the one used last to the one used longest ago.
         let idle: Vec<_> = std::iter::from_fn(|| turn.shelf.take_locked()).collect();
         let mut next = None;
         for (depth, held) in idle.into_iter().enumerate().rev() {
             let surplus = (depth >= self.rules.max_idle).then_some(SURPLUS_LINGER);
-            let limit = self.rules.max_idle_time.into_iter().chain(surplus).min();
+            let idle = self.rules.max_idle_time.filter(|_| depth >= self.rules.min_idle);
+            let limit = idle.into_iter().chain(surplus).min().filter(|_| trims);
             let until = limit.and_then(|limit| held.entry.idle_since.checked_add(limit));
             if held.entry.is_expired(turn.now) || until.is_some_and(|at| turn.now >= at) {
                 turn.shelf.note(&held.index).set(Phase::Closing);
@@ -42,14 +52,54 @@ impl<C> State<C> {
                 turn.shelf.put_locked(held);
             }
         }
+        self.maintain_at = earliest([next, self.renew(turn), self.next_idle_out(turn)]);
+    }
+
+    /// Opens a successor for each connection that is about to expire and in
+    /// demand, so that no caller waits for the connect. Returns when to look
+    /// again.
+    fn renew(&mut self, turn: &mut Turn<'_, C>) -> Option<Instant> {
+        let mut next = None;
+        let mut due = 0;
         for note in turn.shelf.slots.notes() {
             let live = !matches!(note.phase(), Phase::Vacant | Phase::Opening | Phase::Closing);
-            if live {
-                let expires = turn.shelf.at(note.expiry()).filter(|at| *at > turn.now);
-                next = earliest([next, expires]);
+            let Some(expires) = turn.shelf.at(note.expiry()).filter(|at| live && *at > turn.now)
+            else {
+                continue;
+            };
+            let lead = expires.checked_sub(RENEW_BEFORE).unwrap_or(turn.now);
+            if note.is_renewed() || turn.now < lead {
+                let at = if note.is_renewed() { expires } else { lead };
+                next = earliest([next, Some(at)]);
+                continue;
+            }
+            next = earliest([next, Some(expires)]);
+            let lent = turn.shelf.at(note.lent_at());
+            let idle = lent.map_or(Duration::MAX, |at| turn.now.saturating_duration_since(at));
+            if note.phase() == Phase::InUse || idle < IN_DEMAND {
+                note.renew();
+                due += 1;
             }
         }
-        self.maintain_at = earliest([next, self.next_idle_out(turn)]);
+        for _ in 0..due {
+            if self.may_connect(turn) {
+                self.start_connect(turn);
+            }
+        }
+        next
+    }
+
+    /// Opens connections until `min_idle_conns` are idle or on their way.
+    pub(super) fn replenish(&mut self, turn: &mut Turn<'_, C>) {
+        while self.lacks_idle(turn) && self.may_connect(turn) {
+            self.start_connect(turn);
+        }
+    }
+
+    /// Whether fewer are idle, or about to be, than `min_idle_conns`.
+    pub(super) fn lacks_idle(&self, turn: &Turn<'_, C>) -> bool {
+        let spare = (turn.shelf.slots.len() + self.coming()).saturating_sub(self.waiters.len());
+        spare < self.rules.min_idle
     }
 
     /// When a connection that is in use now could first have been idle for too

@@ -64,6 +64,7 @@ struct State {
     executor: u64,
     dropped_spawns: f64,
     history: u64,
+    polls: u64,
 }
 
 type TaskId = u64;
@@ -94,6 +95,7 @@ impl Sim {
                 executor: 1,
                 dropped_spawns: 0.0,
                 history: 0,
+                polls: 0,
             }),
             ready: Arc::default(),
         }))
@@ -235,6 +237,11 @@ impl Sim {
         self.state().history
     }
 
+    /// How many times a task has been polled so far.
+    pub fn polls(&self) -> u64 {
+        self.state().polls
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
     }
@@ -269,6 +276,7 @@ impl Sim {
         }
         let at = state.random.usize(0..ready.len());
         let id = ready.swap_remove(at);
+        state.polls += 1;
         state.history = (state.history ^ id).wrapping_mul(0x0100_0000_01b3).rotate_left(5);
         Some(id)
     }

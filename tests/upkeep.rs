@@ -1,0 +1,134 @@
+//! What the pool does by itself as time passes: filling, replacing, trimming.
+
+use std::time::Duration;
+
+use millpond::drivers::fake::{Act, Fake};
+use millpond::testing::sim::Sim;
+use millpond::{Builder, Pool};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn pool_of(fake: &Fake, sim: &Sim, max_open: usize) -> Builder<Fake> {
+    Pool::builder(fake.clone()).max_open_conns(max_open).runtime(sim.clone())
+}
+
+#[test]
+fn the_minimum_is_filled_after_build_in_parallel() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(SECOND));
+        let pool = pool_of(&fake, &sim, 8).min_idle_conns(5).build().await.unwrap();
+        assert_eq!((pool.snapshot().idle, pool.snapshot().opening), (1, 4));
+        sim.sleep(SECOND + SECOND / 10).await;
+        assert_eq!(pool.snapshot().idle, 5, "four at a time, all within one connect");
+    });
+}
+
+#[test]
+fn the_minimum_is_filled_without_a_caller_once_the_database_is_there() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::refuse());
+        let pool = pool_of(&fake, &sim, 4).min_idle_conns(2).build_lazy().unwrap();
+        sim.sleep(SECOND * 10).await;
+        assert_eq!(pool.snapshot().open, 0);
+        fake.always_connect(Act::Answer);
+        sim.sleep(SECOND * 3).await;
+        assert_eq!(pool.snapshot().idle, 2);
+    });
+}
+
+#[test]
+fn borrowing_refills_the_minimum_up_to_the_limit() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 3).min_idle_conns(2).build().await.unwrap();
+        sim.sleep(SECOND / 10).await;
+        let _first = pool.acquire().await.unwrap();
+        sim.sleep(SECOND / 10).await;
+        assert_eq!((pool.snapshot().in_use, pool.snapshot().idle), (1, 2));
+        let _second = pool.acquire().await.unwrap();
+        sim.sleep(SECOND / 10).await;
+        assert_eq!((pool.snapshot().in_use, pool.snapshot().idle), (2, 1));
+    });
+}
+
+#[test]
+fn idle_trimming_stops_at_the_minimum() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4)
+            .min_idle_conns(1)
+            .conn_max_idle_time(SECOND * 60)
+            .build()
+            .await
+            .unwrap();
+        let held: Vec<_> = futures_util::future::join_all((0..4).map(|_| pool.acquire())).await;
+        drop(held);
+        sim.sleep(SECOND * 59).await;
+        assert_eq!(pool.snapshot().idle, 4);
+        sim.sleep(SECOND * 600).await;
+        assert_eq!((pool.snapshot().idle, fake.counts().opened), (1, 4));
+    });
+}
+
+#[test]
+fn nothing_is_trimmed_that_could_not_be_replaced() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4).conn_max_idle_time(SECOND * 60).build().await.unwrap();
+        drop((pool.acquire().await.unwrap(), pool.acquire().await.unwrap()));
+        fake.always_connect(Act::refuse());
+        let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        pool.acquire().timeout(SECOND).await.unwrap_err();
+        drop(held);
+        sim.sleep(SECOND * 600).await;
+        assert_eq!(pool.snapshot().idle, 2);
+    });
+}
+
+/// Elsewhere the first caller after the end of a connection waits for a connect.
+#[test]
+fn a_connection_in_demand_is_replaced_before_it_retires() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(SECOND));
+        let pool = pool_of(&fake, &sim, 2).conn_max_lifetime(SECOND * 60).build().await.unwrap();
+        let start = sim.elapsed();
+        while sim.elapsed() - start < SECOND * 600 {
+            let before = sim.elapsed();
+            let conn = pool.acquire().await.unwrap();
+            assert!(sim.elapsed() - before < SECOND / 10, "waited for a connect");
+            assert!(conn.age() <= SECOND * 60);
+            sim.sleep(SECOND / 4).await;
+            drop(conn);
+            sim.sleep(SECOND / 4).await;
+        }
+        assert!(fake.counts().opened >= 10, "each lived for a minute at most");
+        assert!(fake.counts().peak_live <= 2);
+    });
+}
+
+#[test]
+fn a_connection_nobody_wants_is_not_replaced() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 2).conn_max_lifetime(SECOND * 300).build().await.unwrap();
+        drop(pool.acquire().await.unwrap());
+        sim.sleep(SECOND * 600).await;
+        assert_eq!((pool.snapshot().open, fake.counts().opened), (0, 1));
+    });
+}
+
+/// A pool at rest costs nothing: no timer but for the next thing that is due.
+#[test]
+fn a_pool_at_rest_is_looked_at_rarely() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4).build().await.unwrap();
+        drop(pool.acquire().await.unwrap());
+        let before = sim.polls();
+        sim.sleep(SECOND * 3600).await;
+        assert!(sim.polls() - before < 10, "{} polls in an hour", sim.polls() - before);
+    });
+}
