@@ -62,7 +62,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 /// The runtime a pool takes when it is given none: tokio where a tokio context
 /// is current, else smol or async-std, which need no context.
-pub(crate) fn ambient() -> Option<Arc<dyn Runtime>> {
+pub fn current() -> Option<Arc<dyn Runtime>> {
     #[cfg(feature = "tokio")]
     if let Some(tokio) = Tokio::current() {
         return Some(Arc::new(tokio));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn without_a_tokio_context_the_choice_is_a_runtime_that_needs_none() {
-        let chosen = ambient().map(|runtime| format!("{runtime:?}"));
+        let chosen = current().map(|runtime| format!("{runtime:?}"));
 
         let expected = if cfg!(feature = "smol") {
             Some("Smol")
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     #[cfg(feature = "tokio")]
     fn inside_a_tokio_context_the_choice_is_tokio() {
-        let chosen = block_on(async { format!("{:?}", ambient()) });
+        let chosen = block_on(async { format!("{:?}", current()) });
 
         assert!(chosen.starts_with("Some(Tokio"), "{chosen}");
     }

@@ -3,4 +3,5 @@
 //! Owns nothing itself; each tool is a module. Nothing here is needed to run a
 //! pool.
 
+pub mod conformance;
 pub mod sim;

@@ -9,25 +9,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use millpond::drivers::fake::{Act, Fake};
-use millpond::runtime::{Runtime, block_on};
+use millpond::runtime::{block_on, current};
 use millpond::{ErrorKind, Phase, Pool, params};
-
-/// The runtime that a pool built here takes by itself.
-fn here() -> Arc<dyn Runtime> {
-    #[cfg(feature = "tokio")]
-    return Arc::new(millpond::runtime::Tokio::current().expect("inside block_on"));
-    #[cfg(all(feature = "smol", not(feature = "tokio")))]
-    return Arc::new(millpond::runtime::Smol);
-    #[cfg(all(feature = "async-std", not(any(feature = "tokio", feature = "smol"))))]
-    return Arc::new(millpond::runtime::AsyncStd);
-}
 
 /// Runs a future as a task of the runtime and waits for it.
 fn task<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send {
     let (send, receive) = futures_util::future::FutureExt::remote_handle(work);
-    here().spawn(Box::pin(send));
+    current().expect("inside block_on").spawn(Box::pin(send));
     receive
 }
 

@@ -84,7 +84,7 @@ impl<D: Driver> Builder<D> {
 
     fn prepare(self) -> Result<Pool<D>> {
         let settings = self.config.resolve()?;
-        let runtime = self.runtime.or_else(crate::runtime::ambient).ok_or_else(|| {
+        let runtime = self.runtime.or_else(crate::runtime::current).ok_or_else(|| {
             Error::config(
                 "no async runtime: build the pool inside a tokio runtime (feature `tokio`), \
                  enable the feature `smol` or `async-std`, or name one with Builder::runtime",

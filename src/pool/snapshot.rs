@@ -136,8 +136,12 @@ pub(super) fn report<C>(
 }
 
 impl fmt::Display for Snapshot {
-    /// One line, for example `3 of 8 open: 1 in use, 2 idle; 0 waiting`.
+    /// One line, for example `3 of 8 open: 1 in use, 2 idle; 0 waiting`; with
+    /// `{:#}` a table of everything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self.table(f);
+        }
         write!(f, "{}", self.open)?;
         if let Some(max) = self.max_open {
             write!(f, " of {max}")?;
@@ -155,5 +159,65 @@ impl fmt::Display for Snapshot {
         }
         write!(f, "; {} waiting", self.waiting)?;
         if self.is_closed { f.write_str("; closed") } else { Ok(()) }
+    }
+}
+
+impl Snapshot {
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.max_open.map_or_else(|| "unlimited".to_owned(), |max| max.to_string());
+        let now = [
+            ("open", self.open),
+            ("  in use", self.in_use),
+            ("  idle", self.idle),
+            ("  checking", self.checking),
+            ("  cleaning", self.cleaning),
+            ("  closing", self.closing),
+            ("opening", self.opening),
+            ("waiting", self.waiting),
+        ];
+        let since_start = [
+            ("created", self.created),
+            ("closed", self.closed),
+            ("acquired", self.acquired),
+            ("released", self.released),
+            ("connects failed", self.connects_failed),
+            ("timeouts", self.timeouts),
+            ("overloads", self.overloads),
+        ];
+        let state = if self.is_closed { "closed" } else { "" };
+        writeln!(f, "{:<11} {:>9}   {:<15} {:>12}", "now", state, "since start", "")?;
+        for row in 0..now.len() {
+            let (name, count) = now[row];
+            write!(f, "{name:<11} {:>9}   ", grouped(count as u64))?;
+            match since_start.get(row) {
+                Some((name, count)) => writeln!(f, "{name:<15} {:>12}", grouped(*count))?,
+                None => write!(f, "{:<15} {most:>12}", "max open")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let texts = [0, 999, 1000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1 000", "1 234 567"]);
     }
 }
