@@ -6,8 +6,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -31,7 +33,14 @@ pub struct SqliteConnection {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) gate: Arc<Gate>,
     busy_timeout: Duration,
+    /// Statements run on callers' threads since the last yield.
+    streak: u8,
 }
+
+/// After so many statements on a caller's thread its task lets others run: a
+/// loop over quick reads would never wait for anything, and on a runtime of one
+/// thread nothing else would ever run.
+const LONGEST_STREAK: u8 = 8;
 
 enum Place {
     Here(Box<Engine>),
@@ -48,7 +57,7 @@ impl SqliteConnection {
         busy_timeout: Duration,
     ) -> Self {
         let stop = Arc::new(Stop::new(engine.conn.get_interrupt_handle(), Arc::clone(&gate)));
-        Self { place: Place::Here(Box::new(engine)), stop, runtime, gate, busy_timeout }
+        Self { place: Place::Here(Box::new(engine)), stop, runtime, gate, busy_timeout, streak: 0 }
     }
 
     /// Runs a closure on the [`rusqlite::Connection`], on a thread that may
@@ -89,6 +98,24 @@ impl SqliteConnection {
             done.map_err(|error| engine.judge(error.into(), was_open))
         })
         .await
+    }
+
+    /// Lets other tasks run, once in a while.
+    pub(crate) async fn breathe(&mut self) {
+        if self.streak < LONGEST_STREAK {
+            self.streak += 1;
+            return;
+        }
+        self.streak = 0;
+        let mut yielded = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Runs a statement here if the connection is here and the statement may.

@@ -158,6 +158,7 @@ impl Driver for Sqlite {
         sql: &str,
         params: &[Value],
     ) -> Result<Rows> {
+        conn.breathe().await;
         match conn.try_inline(sql, params) {
             Some(rows) => rows,
             // In a box, so that the future of a quick read is small.

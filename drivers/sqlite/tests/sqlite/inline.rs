@@ -3,7 +3,7 @@
 use millpond_driver::{Driver, params};
 use millpond_sqlite::Sqlite;
 
-use crate::support::{Bench, Folder, HEAVY, Threads};
+use crate::support::{Bench, Folder, HEAVY, Threads, poll_once};
 
 fn table() -> (Bench, millpond_sqlite::SqliteConnection) {
     let bench = Bench::new(Sqlite::memory());
@@ -137,4 +137,20 @@ fn what_the_driver_returns_may_cross_threads() {
     spawned(bench.driver.query_stream(&mut conn, "SELECT 1", &[]));
     spawned(conn.with(|_| Ok(())));
     spawned(bench.driver.close(conn));
+}
+
+/// Without it such a loop starves everything else on a runtime of one thread.
+#[test]
+fn a_loop_over_quick_reads_lets_other_tasks_run() {
+    let (bench, mut conn) = table();
+    let mut reads = Box::pin(async {
+        for _ in 0..100 {
+            bench.driver.query(&mut conn, "SELECT 1", &[]).await.expect("a row");
+        }
+    });
+    let mut polls = 1;
+    while poll_once(&mut reads).is_none() {
+        polls += 1;
+    }
+    assert!(polls >= 3, "{polls} polls for 100 reads");
 }
