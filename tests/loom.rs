@@ -180,10 +180,10 @@ fn nobody_is_served_once_a_close_has_ended() {
             let mut close = pin!(pool.close());
             let _ = close.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
-        assert!(pool.try_acquire().is_none());
-        assert_eq!(block_on(pool.acquire()).unwrap_err().kind(), ErrorKind::Closed);
         borrower.join().unwrap();
         assert_eq!(pool.driver().counts().live, 0, "a connection was published after the close");
+        assert!(pool.try_acquire().is_none());
+        assert_eq!(block_on(pool.acquire()).unwrap_err().kind(), ErrorKind::Closed);
     });
 }
 

@@ -95,11 +95,13 @@ async fn check<D: Driver>(mut seat: Seat<D>) {
 async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
     let shared = Arc::clone(&seat.shared);
     let limit = shared.settings.reset_timeout;
+    if let Some(cancel) = how.cancel {
+        // A pool that closes leaves nothing running either. Undelivered or too
+        // late: the reset waits for the statement itself.
+        let cancelled = pin!(AssertUnwindSafe(cancel.run()).catch_unwind());
+        select(cancelled, shared.runtime.sleep_until(shared.deadline(limit))).await;
+    }
     let work = async {
-        if let Some(cancel) = how.cancel {
-            // Undelivered or too late: the reset waits for the statement itself.
-            let _ = cancel.run().await;
-        }
         match how.reset {
             Some(to) => shared.driver.reset(seat.conn(), to).await.map(|()| true),
             None => Ok(false),

@@ -12,12 +12,17 @@
 
 pub mod script;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
+use futures_util::future::{Either, select};
+use futures_util::task::AtomicWaker;
 use millpond_driver::{
-    Cancel, ConnectContext, Driver, Error, Fate, Outcome, Reset, Result, Rows, Runtime, Session,
-    Value,
+    Cancel, Cause, ConnectContext, Driver, Error, Fate, Outcome, Reset, Result, Rows, Runtime,
+    Session, Value,
 };
 
 pub use script::{Act, Counts, Faults, Gate};
@@ -130,7 +135,29 @@ pub struct FakeConnection {
     /// Statements sent whose answers have not been read.
     unread: Vec<String>,
     /// Shared with cancel handles.
-    cancelled: Arc<AtomicBool>,
+    stop: Arc<Stop>,
+}
+
+/// Ends the statement that is awaited.
+#[derive(Debug, Default)]
+struct Stop {
+    told: AtomicBool,
+    waiting: AtomicWaker,
+}
+
+impl Stop {
+    fn tell(&self) {
+        self.told.store(true, Ordering::SeqCst);
+        self.waiting.wake();
+    }
+
+    async fn told(&self) {
+        poll_fn(|cx| {
+            self.waiting.register(cx.waker());
+            if self.told.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -165,13 +192,15 @@ impl FakeConnection {
         self.alive().map_err(|error| error.with_outcome(Outcome::NotSent))?;
         self.unread.push(sql.to_owned());
         self.server.received(sql);
+        // One that came too late for the last statement does not hit this one.
+        self.stop.told.store(false, Ordering::SeqCst);
         let act = self.server.act(Operation::Query, &*self.runtime);
-        if let Err(error) = act.perform(&*self.runtime).await {
-            if error.fate() != Fate::Discard {
-                self.unread.remove(0);
-                self.fail_transaction();
-            }
-            return Err(error);
+        let done = match select(pin!(act.perform(&*self.runtime)), pin!(self.stop.told())).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => Err(Error::statement("cancelled").with_cause(Cause::Timeout)),
+        };
+        if let Err(error) = done {
+            return Err(self.refused(error));
         }
         self.alive()?;
         // The oldest answer in the stream, whoever asked for it.
@@ -194,10 +223,17 @@ impl FakeConnection {
         }
     }
 
-    fn fail_transaction(&mut self) {
-        if self.transaction.is_some() {
-            self.transaction = Some(Transaction::Failed);
+    /// The answer is an error, which ends what can be done in a transaction.
+    fn refused(&mut self, error: Error) -> Error {
+        if error.fate() == Fate::Discard {
+            return error;
         }
+        self.unread.remove(0);
+        if self.transaction.is_none() {
+            return error;
+        }
+        self.transaction = Some(Transaction::Failed);
+        error.with_fate(Fate::NeedsRollback)
     }
 
     fn alive(&self) -> Result<()> {
@@ -232,7 +268,7 @@ impl Driver for Fake {
             transaction: None,
             settings: Vec::new(),
             unread: Vec::new(),
-            cancelled: Arc::default(),
+            stop: Arc::default(),
         })
     }
 
@@ -272,7 +308,6 @@ impl Driver for Fake {
         conn.alive()?;
         conn.unread.clear();
         conn.transaction = None;
-        conn.cancelled.store(false, Ordering::Relaxed);
         if to == Reset::Session {
             conn.settings.clear();
         }
@@ -281,9 +316,9 @@ impl Driver for Fake {
 
     fn cancel(&self, conn: &FakeConnection) -> Option<Cancel> {
         let server = Arc::clone(&self.server);
-        let cancelled = Arc::clone(&conn.cancelled);
+        let stop = Arc::clone(&conn.stop);
         Some(Cancel::new(async move {
-            cancelled.store(true, Ordering::Relaxed);
+            stop.tell();
             server.cancelled();
             Ok(())
         }))

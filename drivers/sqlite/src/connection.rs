@@ -24,7 +24,7 @@ use crate::work::{self, Errand, Gate, Stop};
 /// Statements go through the driver; [`with`](Self::with) lends the
 /// [`rusqlite::Connection`] itself.
 ///
-/// Dropped while a statement runs, it is closed when that ends; dropped at
+/// Dropped while a statement runs, it stops that and is closed; dropped at
 /// rest, it is closed on a thread that may block, because the last connection
 /// of a database writes its log back.
 pub struct SqliteConnection {
@@ -148,6 +148,7 @@ impl SqliteConnection {
 
     /// Closes on a thread that may block.
     pub(crate) async fn close(&mut self) {
+        self.interrupt();
         if self.settle().await.is_ok() {
             // An errand whose error discards the connection closes it there.
             if let Ok(answer) = self.send(|_, _| Err::<(), _>(error::gone())) {
@@ -259,6 +260,8 @@ impl SqliteConnection {
 
 impl Drop for SqliteConnection {
     fn drop(&mut self) {
+        // Nobody can ask for its answer any more.
+        self.interrupt();
         if let Place::Here(engine) = std::mem::replace(&mut self.place, Place::Gone) {
             let gate = Arc::clone(&self.gate);
             self.runtime.spawn_blocking(Box::new(move || {
