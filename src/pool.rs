@@ -21,6 +21,8 @@ mod builder;
 mod connection;
 mod connects;
 mod entry;
+#[cfg(all(test, not(millpond_loom)))]
+mod histories;
 mod keeper;
 mod keepers;
 mod outage;
