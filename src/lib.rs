@@ -96,3 +96,12 @@ pub mod _docs {
     #[doc = include_str!("../feature-matrix.md")]
     pub mod feature_matrix {}
 }
+
+/// The README's example, run.
+#[cfg(all(
+    doctest,
+    feature = "sqlite-system",
+    any(feature = "tokio", feature = "smol", feature = "async-std")
+))]
+#[doc = include_str!("../README.md")]
+mod readme {}
