@@ -17,6 +17,8 @@ pub use millpond_sqlite as sqlite;
 
 use millpond_driver::{Error, Result};
 
+use crate::Pool;
+
 /// The databases that a URL may name: scheme, name, feature.
 const SCHEMES: [(&str, &str, &str); 5] = [
     ("sqlite", "SQLite", "sqlite"),
@@ -44,6 +46,46 @@ impl Any {
     }
 }
 
+/// Opens a pool on the database that a URL names, and proves it: one
+/// connection is opened and pinged within `connect_timeout`.
+///
+/// Parameters named as settings of [`PoolConfig`](crate::PoolConfig) are the pool's, the others
+/// the driver's: `sqlite://data.db?max_open_conns=8&busy_timeout=2s`.
+///
+#[cfg_attr(
+    all(
+        feature = "sqlite-system",
+        any(feature = "tokio", feature = "smol", feature = "async-std")
+    ),
+    doc = "```"
+)]
+#[cfg_attr(
+    not(all(
+        feature = "sqlite-system",
+        any(feature = "tokio", feature = "smol", feature = "async-std")
+    )),
+    doc = "```ignore"
+)]
+/// # millpond::runtime::block_on(async {
+/// let pool = millpond::connect("sqlite::memory:?max_open_conns=4").await?;
+/// let rows = pool.query("SELECT 40 + 2", &[]).await?;
+/// assert_eq!(rows.scalar::<i64>()?, 42);
+/// # Ok::<_, millpond::Error>(())
+/// # }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// As for [`Any::from_url`] and [`Builder::build`](crate::Builder::build).
+///
+/// # Cancellation
+///
+/// Dropping the future closes what was opened.
+pub async fn connect(url: &str) -> Result<Pool<Any>> {
+    let (config, url) = crate::config::url::split(url)?;
+    Pool::builder(Any::from_url(&url)?).config(config).build().await
+}
+
 /// Why a scheme cannot be had.
 fn refuse(scheme: &str) -> Error {
     let known = SCHEMES.iter().find(|(name, ..)| *name == scheme);
@@ -60,3 +102,12 @@ fn refuse(scheme: &str) -> Error {
         None => format!("unknown scheme {scheme:?}: known is sqlite:"),
     })
 }
+
+/// The README's example, run.
+#[cfg(all(
+    doctest,
+    feature = "sqlite-system",
+    any(feature = "tokio", feature = "smol", feature = "async-std")
+))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -43,6 +43,7 @@ mod sync;
 pub mod testing;
 
 pub use config::PoolConfig;
+pub use drivers::connect;
 pub use millpond_driver::{
     AccessMode, Cancel, Cause, Cells, Code, Column, ColumnIndex, Columns, ConnectContext, Date,
     DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder, IsolationLevel, NodeStatus,
@@ -51,57 +52,8 @@ pub use millpond_driver::{
 };
 pub use pool::{Acquire, Builder, CloseReport, Pool, PooledConnection, Snapshot, Transaction};
 
-/// Opens a pool on the database that a URL names, and proves it: one
-/// connection is opened and pinged within `connect_timeout`.
-///
-/// Parameters named as settings of [`PoolConfig`] are the pool's, the others
-/// the driver's: `sqlite://data.db?max_open_conns=8&busy_timeout=2s`.
-///
-#[cfg_attr(
-    all(
-        feature = "sqlite-system",
-        any(feature = "tokio", feature = "smol", feature = "async-std")
-    ),
-    doc = "```"
-)]
-#[cfg_attr(
-    not(all(
-        feature = "sqlite-system",
-        any(feature = "tokio", feature = "smol", feature = "async-std")
-    )),
-    doc = "```ignore"
-)]
-/// # millpond::runtime::block_on(async {
-/// let pool = millpond::connect("sqlite::memory:?max_open_conns=4").await?;
-/// let rows = pool.query("SELECT 40 + 2", &[]).await?;
-/// assert_eq!(rows.scalar::<i64>()?, 42);
-/// # Ok::<_, millpond::Error>(())
-/// # }).unwrap();
-/// ```
-///
-/// # Errors
-///
-/// As for [`Any::from_url`](drivers::Any::from_url) and [`Builder::build`].
-///
-/// # Cancellation
-///
-/// Dropping the future closes what was opened.
-pub async fn connect(url: &str) -> Result<Pool<drivers::Any>> {
-    let (config, url) = config::url::split(url)?;
-    Pool::builder(drivers::Any::from_url(&url)?).config(config).build().await
-}
-
 /// Long-form documents.
 pub mod _docs {
     #[doc = include_str!("../feature-matrix.md")]
     pub mod feature_matrix {}
 }
-
-/// The README's example, run.
-#[cfg(all(
-    doctest,
-    feature = "sqlite-system",
-    any(feature = "tokio", feature = "smol", feature = "async-std")
-))]
-#[doc = include_str!("../README.md")]
-mod readme {}

@@ -64,12 +64,12 @@ mod tests {
 
     #[test]
     fn settings_are_taken_out_and_the_rest_is_the_drivers() {
-        let url = "sqlite://data.db?mode=rw&max_open_conns=8&x=%zz&acquire_timeout=250ms";
+        let url = "x://data?mode=rw&max_open_conns=8&x=%zz&acquire_timeout=250ms";
         let (config, rest) = split(url).expect("all is well");
         let expected =
             PoolConfig::new().max_open_conns(8).acquire_timeout(Duration::from_millis(250));
         assert_eq!(config, expected);
-        assert_eq!(rest, "sqlite://data.db?mode=rw&x=%zz");
+        assert_eq!(rest, "x://data?mode=rw&x=%zz");
     }
 
     #[test]

@@ -8,19 +8,22 @@
 //! The shape is FoundationDB's ("Testing Distributed Systems w/ Deterministic
 //! Simulation", 2014), at the size that a pool needs.
 
-use std::any::Any;
+mod join;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use millpond_driver::{BoxFuture, ByteStream, Runtime, SocketOptions, Target};
+
+pub use join::JoinHandle;
 
 /// The tick of the simulated coarse clock.
 const TICK: Duration = Duration::from_millis(4);
@@ -144,21 +147,9 @@ impl Sim {
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        let slot = Arc::new(Mutex::new(JoinState { result: None, waiter: None }));
-        let sender = JoinSender(Arc::clone(&slot));
-        let task = async move {
-            let mut future = pin!(future);
-            let result =
-                poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-                    Ok(Poll::Pending) => Poll::Pending,
-                    Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-                    Err(panic) => Poll::Ready(Err(panic)),
-                })
-                .await;
-            sender.send(result);
-        };
+        let (task, handle) = join::joinable(future);
         self.insert(Box::pin(task), None);
-        JoinHandle(slot)
+        handle
     }
 
     /// Sleeps for a time.
@@ -433,54 +424,6 @@ struct TaskWaker {
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         lock(&self.ready).push(self.task);
-    }
-}
-
-/// Waits for a task and its result. Dropping it leaves the task running.
-pub struct JoinHandle<T>(Arc<Mutex<JoinState<T>>>);
-
-struct JoinState<T> {
-    result: Option<Result<T, Box<dyn Any + Send>>>,
-    waiter: Option<Waker>,
-}
-
-struct JoinSender<T>(Arc<Mutex<JoinState<T>>>);
-
-impl<T> JoinSender<T> {
-    fn send(&self, result: Result<T, Box<dyn Any + Send>>) {
-        let waiter = {
-            let mut state = lock(&self.0);
-            state.result = Some(result);
-            state.waiter.take()
-        };
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
-    }
-}
-
-impl<T> Future for JoinHandle<T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let mut state = lock(&self.0);
-        match state.result.take() {
-            Some(Ok(value)) => Poll::Ready(value),
-            Some(Err(panic)) => {
-                drop(state);
-                std::panic::resume_unwind(panic)
-            }
-            None => {
-                state.waiter = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl<T> fmt::Debug for JoinHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JoinHandle")
     }
 }
 
