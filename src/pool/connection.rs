@@ -112,7 +112,7 @@ impl<D: Driver> PooledConnection<D> {
             self.unwind().await?;
             let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
             let Entry { conn, in_flight, fate, .. } = entry;
-            *in_flight = true;
+            let left_over = std::mem::replace(in_flight, true);
             let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
                 if let Err(error) = &row {
                     *fate = error.fate().max(*fate);
@@ -121,7 +121,7 @@ impl<D: Driver> PooledConnection<D> {
             });
             // Reached only by who reads to the end.
             let end = stream::poll_fn(move |_| {
-                *in_flight = false;
+                *in_flight = left_over;
                 Poll::Ready(None)
             });
             Ok(rows.chain(end))
@@ -157,10 +157,11 @@ impl<D: Driver> PooledConnection<D> {
         work: impl AsyncFnOnce(&D, &mut D::Connection) -> Result<T>,
     ) -> Result<T> {
         let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
-        // Armed before the first byte, disarmed after the last.
-        entry.in_flight = true;
+        // Armed before the first byte, disarmed after the last; but one that was
+        // dropped before this is not made up for.
+        let left_over = std::mem::replace(&mut entry.in_flight, true);
         let result = work(&self.shared.driver, &mut entry.conn).await;
-        entry.in_flight = false;
+        entry.in_flight = left_over;
         if let Err(error) = &result {
             entry.fate = error.fate().max(entry.fate);
         }

@@ -186,8 +186,7 @@ impl Snapshot {
         ];
         let state = if self.is_closed { "closed" } else { "" };
         writeln!(f, "{:<11} {:>9}   {:<15} {:>12}", "now", state, "since start", "")?;
-        for row in 0..now.len() {
-            let (name, count) = now[row];
+        for (row, (name, count)) in now.into_iter().enumerate() {
             write!(f, "{name:<11} {:>9}   ", grouped(count as u64))?;
             match since_start.get(row) {
                 Some((name, count)) => writeln!(f, "{name:<15} {:>12}", grouped(*count))?,

@@ -139,7 +139,10 @@ pub trait Driver: Send + Sync + 'static {
     ///
     /// Read at every release, so it must cost nanoseconds. Default:
     /// [`Session::Unverified`], which makes the pool [`reset`](Self::reset) the
-    /// connection off the caller's path before it is lent again.
+    /// connection off the caller's path before it is lent again. That is enough
+    /// where a connection is used through the driver only. A client that can
+    /// lose its place, so that answers no longer belong to questions, needs
+    /// better: a driver that knows, or a reset that proves it.
     fn session(&self, _conn: &Self::Connection) -> Session {
         Session::Unverified
     }
