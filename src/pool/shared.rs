@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,8 @@ impl<D: Driver> Shared<D> {
         };
         let result = visit(&mut self.state.lock(), &mut turn);
         for waker in fx.take_wakers() {
-            waker.wake();
+            // One that panics keeps nothing from the others.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
         for job in fx.jobs {
             self.start(job);
@@ -134,8 +135,7 @@ impl<D: Driver> Shared<D> {
         if self.read(State::is_closed) {
             return Err(Error::closed());
         }
-        let now = self.runtime.now();
-        let deadline = now.checked_add(limit).unwrap_or(now);
+        let deadline = self.deadline(limit);
         let work = pin!(AssertUnwindSafe(work).catch_unwind());
         let stop = select(self.runtime.sleep_until(deadline), closing);
         match select(work, stop).await {
@@ -148,10 +148,12 @@ impl<D: Driver> Shared<D> {
         }
     }
 
-    /// The end of an attempt that starts now and may take `limit`.
+    /// The end of an attempt that starts now and may take `limit`; one beyond
+    /// what the clock can say is far away.
     pub(super) fn deadline(&self, limit: Duration) -> Instant {
+        const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
         let now = self.runtime.now();
-        now.checked_add(limit).unwrap_or(now)
+        now.checked_add(limit).unwrap_or_else(|| now + FAR)
     }
 }
 

@@ -75,8 +75,13 @@ impl<C> Shelf<C> {
     /// Whether a connection may be lent without a check.
     pub(super) fn is_fresh(&self, entry: &Entry<C>, now: Instant) -> bool {
         now.saturating_duration_since(entry.idle_since) < self.check_after_idle
-            && entry.era == self.era()
+            && !self.is_suspect(entry)
             && !entry.is_expired(now)
+    }
+
+    /// Whether another connection has proved dead since this one proved alive.
+    pub(super) fn is_suspect(&self, entry: &Entry<C>) -> bool {
+        entry.era != self.era()
     }
 
     pub(super) fn era(&self) -> u64 {

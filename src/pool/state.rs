@@ -343,7 +343,9 @@ impl<C> State<C> {
                     turn.fx.jobs.push(Job::Close(held));
                 } else if turn.shelf.is_fresh(&held.entry, turn.now) {
                     self.grant(turn, held);
-                } else if wanted {
+                } else if wanted || turn.shelf.is_suspect(&held.entry) {
+                    // Suspects are checked all at once: if they are dead, their
+                    // checks must not add up.
                     self.checking += 1;
                     turn.shelf.note(&held.index).set(Phase::Checking);
                     turn.fx.jobs.push(Job::Check(held));
