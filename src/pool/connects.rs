@@ -66,11 +66,8 @@ impl<C> State<C> {
     pub(super) fn open_failed(&mut self, turn: &mut Turn<'_, C>, index: Index, error: Error) {
         self.open_ended(turn, index, &error);
         if error.is_permanent() && !self.waiters.is_empty() {
-            // The caller it was for is told; with nothing open, everyone is.
+            // The caller it was for is told; if nothing is left, settle tells all.
             self.fail_first(turn, &error);
-            while self.open(turn) == 0 && self.opening == 0 && !self.waiters.is_empty() {
-                self.fail_first(turn, &error);
-            }
         }
         self.settle(turn);
     }
@@ -103,10 +100,15 @@ impl<C> State<C> {
             && self.outage.until(turn.now).is_none()
     }
 
-    /// The error for a newcomer whom neither a connect nor a return can serve
+    /// The error for callers whom neither a connect nor a return can serve
     /// before somebody changes something.
     pub(super) fn hopeless(&self, turn: &Turn<'_, C>) -> Option<Error> {
-        let nothing_open = self.open(turn) == 0 && self.opening == 0;
-        self.outage.refusal(turn.now).filter(|_| nothing_open).cloned()
+        let refusal = self.outage.refusal(turn.now)?;
+        let some_left = turn
+            .shelf
+            .slots
+            .notes()
+            .any(|note| !matches!(note.phase(), Phase::Vacant | Phase::Closing));
+        (!some_left).then(|| refusal.clone())
     }
 }

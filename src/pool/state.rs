@@ -107,9 +107,7 @@ impl<C> State<C> {
                 Answer::Pending | Answer::Expired => unreachable!("settle grants or fails"),
             };
         }
-        let turned_away = if let Some(error) = self.hopeless(turn) {
-            Entered::Refused(error)
-        } else if caller.patience == Patience::None {
+        let turned_away = if caller.patience == Patience::None {
             Entered::NotNow
         } else if self.waiters.len() > self.rules.max_waiters {
             self.tally.overloads += 1;
@@ -189,7 +187,7 @@ impl<C> State<C> {
             return;
         }
         held.entry.idle_since = turn.now;
-        if self.waiters.is_empty() {
+        if self.waiters.is_empty() || turn.shelf.is_suspect(&held.entry) {
             turn.shelf.put_locked(held);
         } else {
             self.grant(turn, held);
@@ -357,6 +355,13 @@ impl<C> State<C> {
                 self.start_connect(turn);
             } else {
                 break;
+            }
+        }
+        if !self.waiters.is_empty() {
+            if let Some(error) = self.hopeless(turn) {
+                while !self.waiters.is_empty() {
+                    self.fail_first(turn, &error);
+                }
             }
         }
         self.replenish(turn);

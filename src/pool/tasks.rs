@@ -115,6 +115,8 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
         state.done(work);
         if clean {
             held.entry.refresh();
+            // The reset has been answered.
+            held.entry.era = turn.shelf.era();
             state.put(turn, held);
         } else if dead {
             state.bury(turn, held);
