@@ -7,6 +7,13 @@
 //! A database joins by implementing [`Driver`], a runtime by implementing
 //! [`Runtime`]. Applications use the `millpond` crate, which re-exports all of
 //! this.
+//!
+//! # Features
+//!
+//! None is on by default. `serde` turns rows into types that deserialize
+//! (`Row::deserialize`); `chrono`, `time`, `uuid`, `rust_decimal` and
+//! `serde_json` convert values from and to the types of these crates, as
+//! [`FromValue`] lists.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod driver;
@@ -24,4 +31,6 @@ pub use error::{
 };
 pub use row::{Cells, Column, ColumnIndex, Columns, Row, Rows};
 pub use runtime::{BoxFuture, ByteStream, Keepalive, Runtime, SocketOptions, Target};
+#[cfg(feature = "serde_json")]
+pub use value::Json;
 pub use value::{Date, DateTime, FromValue, Time, Timestamp, Value};

@@ -5,6 +5,8 @@
 //! know where a row came from, nor how bytes become values.
 
 mod columns;
+#[cfg(feature = "serde")]
+mod de;
 mod rows;
 
 use std::fmt;
@@ -98,7 +100,7 @@ impl Row {
     /// column or its value does not convert; see [`FromValue`].
     pub fn get<T: FromValue>(&self, index: impl ColumnIndex) -> Result<T> {
         let index = self.find(&index)?;
-        self.cell(index).and_then(T::from_value).map_err(|error| self.at(index, error))
+        self.cell(index).and_then(T::from_value).map_err(|error| error.within(self.place(index)))
     }
 
     /// The value of a column.
@@ -108,6 +110,51 @@ impl Row {
     /// As for [`get`](Self::get).
     pub fn value(&self, index: impl ColumnIndex) -> Result<Value> {
         self.get(index)
+    }
+
+    /// The row as a type that deserializes.
+    ///
+    /// A struct or a map takes the columns by name, a tuple by position, and
+    /// anything else the only column. A field finds its column as
+    /// [`Columns::index_of`] does. Columns that nobody asks for are ignored and
+    /// not decoded; a field that is an `Option` is `None` also if there is no
+    /// column for it. Types that take whatever comes, such as `serde_json`'s
+    /// `Value` or `rust_decimal`'s `Decimal`, are offered a map: ask for
+    /// `(Decimal,)`.
+    ///
+    /// Cells convert as [`FromValue`] says. Beyond it, text becomes an enum's
+    /// variant; decimals, UUIDs, dates, times and timestamps are their text to
+    /// types that want text; and, with the feature `serde_json`, JSON becomes
+    /// whatever its text describes.
+    ///
+    /// ```
+    /// use millpond_driver::{Columns, Date, Row, params};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Debug, PartialEq, Deserialize)]
+    /// #[serde(rename_all = "lowercase")]
+    /// enum Plan { Free, Paid }
+    ///
+    /// #[derive(Debug, PartialEq, Deserialize)]
+    /// struct User { id: u32, name: String, plan: Plan, born: Option<Date> }
+    ///
+    /// let columns = Columns::from_iter(["id", "name", "plan", "born", "shoe_size"]);
+    /// let row = Row::new(columns, params![7, "Ada", "paid", None::<Date>, 38.5]);
+    ///
+    /// let ada = User { id: 7, name: "Ada".into(), plan: Plan::Paid, born: None };
+    /// assert_eq!(row.deserialize::<User>()?, ada);
+    /// assert_eq!(row.deserialize::<(u32, String)>()?, (7, "Ada".into()));
+    /// # Ok::<(), millpond_driver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if a column is missing or
+    /// does not convert. The message names the column and not the text in it,
+    /// but for what a type's own `Deserialize` says.
+    #[cfg(feature = "serde")]
+    pub fn deserialize<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        de::deserialize(self)
     }
 
     /// All values, in the order of the columns.
@@ -123,10 +170,16 @@ impl Row {
     }
 
     fn find(&self, index: &impl ColumnIndex) -> Result<usize> {
-        index.index_in(&self.columns).filter(|&found| found < self.len()).ok_or_else(|| {
-            let names = self.columns.names();
-            Error::decode(format!("no column {index:?}; the row has {names}"))
-        })
+        index
+            .index_in(&self.columns)
+            .filter(|&found| found < self.len())
+            .ok_or_else(|| self.lacks(index))
+    }
+
+    #[cold]
+    fn lacks(&self, index: impl fmt::Debug) -> Error {
+        let names = self.columns.names();
+        Error::decode(format!("no column {index:?}; the row has {names}"))
     }
 
     fn cell(&self, index: usize) -> Result<Value> {
@@ -137,11 +190,11 @@ impl Row {
     }
 
     #[cold]
-    fn at(&self, index: usize, error: Error) -> Error {
+    fn place(&self, index: usize) -> String {
         let column = &self.columns[index];
         match column.type_name() {
-            Some(kind) => error.within(format_args!("column {:?} ({kind})", column.name())),
-            None => error.within(format_args!("column {:?}", column.name())),
+            Some(kind) => format!("column {:?} ({kind})", column.name()),
+            None => format!("column {:?}", column.name()),
         }
     }
 }

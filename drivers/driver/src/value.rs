@@ -9,6 +9,12 @@ mod date;
 mod time;
 
 pub use convert::FromValue;
+#[cfg(feature = "serde_json")]
+pub(crate) use convert::JSON;
+#[cfg(feature = "serde_json")]
+pub use convert::Json;
+#[cfg(feature = "serde")]
+pub(crate) use convert::{Cell, Fault};
 pub use date::Date;
 pub use time::{DateTime, Time, Timestamp};
 

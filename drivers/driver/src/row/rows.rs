@@ -121,6 +121,27 @@ impl Rows {
         row.get(0)
     }
 
+    /// All rows as a type that deserializes, each as
+    /// [`Row::deserialize`] says.
+    ///
+    /// ```
+    /// use millpond_driver::Rows;
+    ///
+    /// assert_eq!(Rows::one("answer", 42).deserialize::<u8>()?, [42]);
+    /// # Ok::<(), millpond_driver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for `Row::deserialize`: the first row that does not fit, with its
+    /// position.
+    #[cfg(feature = "serde")]
+    pub fn deserialize<T: serde::de::DeserializeOwned>(&self) -> Result<Vec<T>> {
+        let rows = self.iter().enumerate();
+        rows.map(|(i, row)| row.deserialize().map_err(|e| e.within(format_args!("row {i}"))))
+            .collect()
+    }
+
     /// The rows in order.
     pub fn iter(&self) -> slice::Iter<'_, Row> {
         self.rows.iter()

@@ -5,12 +5,32 @@
 //! made here. Those name kinds and numbers, and never text, which may be a
 //! secret.
 
+#[cfg(feature = "chrono")]
+mod chrono;
+#[cfg(feature = "serde")]
+mod de;
+#[cfg(feature = "rust_decimal")]
+mod rust_decimal;
+#[cfg(feature = "serde_json")]
+mod serde_json;
+#[cfg(feature = "time")]
+mod time;
+#[cfg(feature = "uuid")]
+mod uuid;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
 use super::{Date, DateTime, Time, Timestamp, Value};
 use crate::{Error, Result};
+
+#[cfg(feature = "serde")]
+pub(crate) use de::{Cell, Fault};
+#[cfg(feature = "serde_json")]
+pub(crate) use serde_json::JSON;
+#[cfg(feature = "serde_json")]
+pub use serde_json::Json;
 
 /// A Rust type that a [`Value`] can become.
 ///
@@ -27,6 +47,19 @@ use crate::{Error, Result};
 /// | `Vec<T>` | array |
 /// | [`Date`], [`Time`], [`DateTime`], [`Timestamp`] | their own kind |
 /// | [`SystemTime`] | timestamp |
+///
+/// With the feature of the same name, also types of other crates, each of which
+/// becomes a [`Value`] by `From` as well:
+///
+/// | Feature | Type | Reads |
+/// | --- | --- | --- |
+/// | `chrono` | `NaiveDate`, `NaiveTime`, `NaiveDateTime` | date, time, datetime |
+/// | | `DateTime<Utc>` | timestamp, in range |
+/// | `time` | `Date`, `Time`, `PrimitiveDateTime` | date, time, datetime |
+/// | | `OffsetDateTime` | timestamp, in range |
+/// | `uuid` | `Uuid` | uuid; 16 bytes; text of 36 characters |
+/// | `rust_decimal` | `Decimal` | decimals, integers and text it can hold exactly |
+/// | `serde_json` | `Value`, `Json<T>` of this crate | json; text that is JSON |
 ///
 /// Types of your own delegate to one of these:
 ///
@@ -236,14 +269,18 @@ impl FromValue for SystemTime {
 }
 
 #[cold]
-fn mismatch(found: &Value, wanted: &str) -> Error {
+fn mismatch(found: &Value, wanted: impl fmt::Display) -> Error {
     let hint = if found.is_null() { "; ask for an Option" } else { "" };
     Error::decode(format!("cannot read {} as {wanted}{hint}", found.kind()))
 }
 
 #[cold]
-fn unfit(found: &Value, number: impl fmt::Display, wanted: &str, why: &str) -> Error {
-    Error::decode(format!("cannot read {} {number} as {wanted}: {why}", found.kind()))
+fn unfit(found: &Value, number: impl fmt::Display, wanted: &str, why: impl fmt::Display) -> Error {
+    unread(format_args!("{} {number}", found.kind()), wanted, why)
+}
+
+fn unread(found: impl fmt::Display, wanted: &str, why: impl fmt::Display) -> Error {
+    Error::decode(format!("cannot read {found} as {wanted}: {why}"))
 }
 
 impl From<bool> for Value {
@@ -367,7 +404,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn returns<T>(value: T)
+    pub(super) fn returns<T>(value: T)
     where
         T: FromValue + Into<Value> + Clone + PartialEq + Debug,
     {
@@ -375,7 +412,7 @@ mod tests {
         assert_eq!(back, value);
     }
 
-    fn refusal<T: FromValue + Debug>(value: Value) -> String {
+    pub(super) fn refusal<T: FromValue + Debug>(value: Value) -> String {
         let error = T::from_value(value).expect_err("no conversion");
         assert_eq!(error.kind(), ErrorKind::Decode);
         error.to_string()
