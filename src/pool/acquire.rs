@@ -47,7 +47,7 @@ pub struct Acquire<'a, D: Driver> {
 
 enum Progress<D: Driver> {
     Start,
-    Waiting { ticket: Ticket, since: Instant, keeper: Option<Box<Keeper<D>>> },
+    Waiting { ticket: Option<Ticket>, since: Instant, keeper: Option<Box<Keeper<D>>> },
     Done,
 }
 
@@ -98,11 +98,11 @@ impl<'a, D: Driver> Acquire<'a, D> {
             Entered::Refused(error) => self.fail(error),
             Entered::NotNow => self.fail(timed_out(shared, Duration::ZERO)),
             Entered::Queued(ticket) => {
-                self.progress = Progress::Waiting { ticket, since, keeper: None };
+                self.progress = Progress::Waiting { ticket: Some(ticket), since, keeper: None };
                 Poll::Pending
             }
             Entered::QueuedAndStarting(ticket) => {
-                self.progress = Progress::Waiting { ticket, since, keeper: None };
+                self.progress = Progress::Waiting { ticket: Some(ticket), since, keeper: None };
                 self.wait(cx)
             }
         }
@@ -113,9 +113,16 @@ impl<'a, D: Driver> Acquire<'a, D> {
         let Progress::Waiting { ticket, keeper, .. } = &mut self.progress else {
             unreachable!("waits only while waiting")
         };
+        if let Some(answer) = shared.answer(ticket) {
+            return self.collect(answer);
+        }
+        let place = ticket.as_ref().expect("in the queue");
         let mut waker = Some(cx.waker().clone());
-        match shared.turn(|state, turn| state.look(turn, ticket, &mut waker)) {
-            Look::Answered => return self.collect(),
+        match shared.turn(|state, turn| state.look(turn, place, &mut waker)) {
+            Look::Answered => {
+                let answer = shared.answer(ticket).expect("answered");
+                return self.collect(answer);
+            }
             Look::Wait => {}
             Look::StandIn(number) => {
                 *keeper = Some(Box::new(Keeper::new(Arc::clone(shared), number)));
@@ -129,19 +136,24 @@ impl<'a, D: Driver> Acquire<'a, D> {
         Poll::Pending
     }
 
-    fn collect(&mut self) -> Poll<Result<PooledConnection<D>>> {
-        let Progress::Waiting { ticket, since, keeper } =
+    fn collect(
+        &mut self,
+        answer: Answer<Held<D::Connection>>,
+    ) -> Poll<Result<PooledConnection<D>>> {
+        let Progress::Waiting { since, keeper, .. } =
             std::mem::replace(&mut self.progress, Progress::Done)
         else {
             unreachable!("collects only while waiting")
         };
-        let shared = &self.pool.shared;
-        let (answer, now) = shared.turn(|state, turn| (state.collect(ticket), turn.now));
         drop(keeper);
+        let shared = &self.pool.shared;
         match answer {
             Answer::Granted(held) => self.serve(held),
             Answer::Failed(error) => self.fail(error),
-            Answer::Expired => self.fail(timed_out(shared, now.saturating_duration_since(since))),
+            Answer::Expired => {
+                let waited = shared.runtime.now().saturating_duration_since(since);
+                self.fail(timed_out(shared, waited))
+            }
             Answer::Pending => unreachable!("answered"),
         }
     }
@@ -184,7 +196,7 @@ impl<D: Driver> Future for Acquire<'_, D> {
 
 impl<D: Driver> Drop for Acquire<'_, D> {
     fn drop(&mut self) {
-        if let Progress::Waiting { ticket, keeper, .. } =
+        if let Progress::Waiting { ticket: Some(ticket), keeper, .. } =
             std::mem::replace(&mut self.progress, Progress::Done)
         {
             let waker = self.pool.shared.turn(|state, turn| state.abandon(turn, ticket));

@@ -14,7 +14,7 @@ use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInfo, Value};
 
-use super::entry::{Entry, Held};
+use super::entry::{Entry, Held, is_death};
 use super::shared::Shared;
 use super::transaction::{Depth, savepoint};
 
@@ -111,11 +111,12 @@ impl<D: Driver> PooledConnection<D> {
         stream::once(async move {
             self.unwind().await?;
             let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
-            let Entry { conn, in_flight, fate, .. } = entry;
+            let Entry { conn, in_flight, fate, dead, .. } = entry;
             let left_over = std::mem::replace(in_flight, true);
             let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
                 if let Err(error) = &row {
                     *fate = error.fate().max(*fate);
+                    *dead |= error.fate() == Fate::Discard && is_death(error);
                 }
                 row
             });
@@ -163,7 +164,7 @@ impl<D: Driver> PooledConnection<D> {
         let result = work(&self.shared.driver, &mut entry.conn).await;
         entry.in_flight = left_over;
         if let Err(error) = &result {
-            entry.fate = error.fate().max(entry.fate);
+            entry.note(error);
         }
         result
     }
@@ -176,8 +177,7 @@ impl<D: Driver> PooledConnection<D> {
     /// Takes an error of the driver's own client into account: one that
     /// condemns the connection has it closed instead of given back.
     pub fn note_error(&mut self, error: &Error) {
-        let entry = self.entry_mut();
-        entry.fate = error.fate().max(entry.fate);
+        self.entry_mut().note(error);
     }
 
     /// The connection's number in its pool, in order of birth.

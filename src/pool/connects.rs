@@ -53,9 +53,11 @@ impl<C> State<C> {
             born: turn.now,
             expires,
             idle_since: turn.now,
+            fresh_until: turn.now,
             era: turn.shelf.era(),
             in_flight: false,
             fate: Fate::Reusable,
+            dead: false,
             depth: Depth::default(),
         });
         self.put(turn, Held { index, entry });
@@ -89,9 +91,13 @@ impl<C> State<C> {
 
     /// When the next connect may be tried, if only backoff holds it.
     pub(super) fn next_connect(&self, turn: &Turn<'_, C>) -> Option<Instant> {
-        let wanted = (self.waiters.len() > self.coming() || self.lacks_idle(turn))
-            && self.open(turn) + self.opening < self.rules.max_open;
-        self.outage.until(turn.now).filter(|_| wanted)
+        let has_room = self.open(turn) + self.opening < self.rules.max_open;
+        let wanted = self.waiters.len() > self.coming() || self.lacks_idle(turn);
+        if !has_room || !wanted {
+            return None;
+        }
+        // Both may hold it; whichever lasts longer.
+        self.outage.until(turn.now).max(self.rinsed_by(turn.now))
     }
 
     pub(super) fn may_connect(&self, turn: &Turn<'_, C>) -> bool {

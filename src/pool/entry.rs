@@ -6,7 +6,7 @@
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use millpond_driver::{Fate, Holder};
+use millpond_driver::{Cause, Error, Fate, Holder};
 
 use super::slots::{Index, StaticRef};
 use super::transaction::Depth;
@@ -31,12 +31,16 @@ pub(super) struct Entry<C> {
     pub(super) expires: Option<Instant>,
     /// When it was last given back (coarse clock).
     pub(super) idle_since: Instant,
+    /// Until when it may be lent without a check, by age and idleness.
+    pub(super) fresh_until: Instant,
     /// The era in which it was last proved alive.
     pub(super) era: u64,
     /// A statement was started through the pool and its answer not awaited.
     pub(super) in_flight: bool,
     /// The worst that an error on it has said.
     pub(super) fate: Fate,
+    /// An error on it said that the peer has gone.
+    pub(super) dead: bool,
     /// How deep it is in transactions begun through the pool.
     pub(super) depth: Depth,
 }
@@ -46,12 +50,24 @@ impl<C> Entry<C> {
         self.expires.is_some_and(|at| now >= at)
     }
 
+    /// Takes an error on it into account.
+    pub(super) fn note(&mut self, error: &Error) {
+        self.fate = error.fate().max(self.fate);
+        self.dead |= error.fate() == Fate::Discard && is_death(error);
+    }
+
     /// Forgets what the last borrower left, now that it is cleaned.
     pub(super) fn refresh(&mut self) {
         self.in_flight = false;
         self.fate = Fate::Reusable;
         self.depth = Depth::default();
     }
+}
+
+/// Whether an error says that the peer has gone, and perhaps all connections
+/// to it.
+pub(super) fn is_death(error: &Error) -> bool {
+    matches!(error.cause(), Cause::Transport | Cause::Shutdown | Cause::Timeout)
 }
 
 /// Where a slot stands. Exactly one at a time.
@@ -124,12 +140,14 @@ impl Note {
         self.read().0
     }
 
+    #[inline]
     pub(super) fn set(&self, phase: Phase) {
         let word = self.word.load(Ordering::Relaxed);
         self.word.store((word & !PHASE_MASK) | phase as u64, Ordering::Relaxed);
     }
 
     /// Notes that the connection is in use from now on, by whom.
+    #[inline]
     pub(super) fn lend(&self, at: u64, to: Borrower) {
         self.lent_at.store(at, Ordering::Relaxed);
         self.place.set(to.place);

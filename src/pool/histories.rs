@@ -73,8 +73,13 @@ impl World {
 
     fn turn<R>(&mut self, visit: impl FnOnce(&mut State<u64>, &mut Turn<'_, u64>) -> R) -> R {
         let mut fx = Effects::default();
-        let mut turn =
-            Turn { shelf: &self.shelf, now: self.now, executor: 0, random: u64::MAX, fx: &mut fx };
+        let mut turn = Turn {
+            shelf: &self.shelf,
+            now: self.now,
+            executor: Some(0),
+            random: u64::MAX,
+            fx: &mut fx,
+        };
         let result = visit(&mut self.state, &mut turn);
         let jobs = fx.jobs.into_iter().filter(|job| !matches!(job, Job::Keep(_)));
         self.jobs.extend(jobs);
@@ -135,12 +140,12 @@ impl World {
     /// Callers in order of arrival take what they were handed.
     fn collect(&mut self) {
         for ticket in std::mem::take(&mut self.waiting) {
-            if !self.state.waiters.is_answered(&ticket) {
-                self.waiting.push(ticket);
-                continue;
-            }
+            let mut ticket = Some(ticket);
+            let answer = self.state.collect(&mut ticket);
+            self.waiting.extend(ticket);
+            let Some(answer) = answer else { continue };
             assert!(self.waiting.is_empty(), "served before one who came earlier");
-            match self.turn(|state, _| state.collect(ticket)) {
+            match answer {
                 Answer::Granted(held) => self.borrowed.push(held),
                 answer => panic!("nothing else was told: {answer:?}"),
             }

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use millpond_driver::{Driver, Fate, Reset, Session};
 
@@ -19,6 +20,8 @@ struct Facts {
     session: Session,
     /// The worst that an error on it has said.
     fate: Fate,
+    /// An error on it said that the peer has gone.
+    dead: bool,
     /// A statement of the pool's was not awaited to its end.
     in_flight: bool,
     /// The borrower is unwinding from a panic.
@@ -38,12 +41,13 @@ enum Verdict {
     Close { cancel: bool, dead: bool },
 }
 
+#[inline]
 fn judge(facts: Facts) -> Verdict {
     let busy = facts.session == Session::Busy || facts.in_flight;
     match facts.session {
         Session::Closed => Verdict::Close { cancel: false, dead: true },
         _ if facts.panicking || facts.fate == Fate::Discard => {
-            Verdict::Close { cancel: busy, dead: false }
+            Verdict::Close { cancel: busy && !facts.dead, dead: facts.dead }
         }
         // The driver looked: a statement not awaited has left nothing behind.
         Session::Clean if facts.reset == Reset::Boundary => Verdict::Keep,
@@ -70,6 +74,7 @@ impl<D: Driver> Shared<D> {
         let verdict = judge(Facts {
             session: self.session(&held.entry.conn),
             fate: held.entry.fate,
+            dead: held.entry.dead,
             in_flight: held.entry.in_flight,
             panicking: std::thread::panicking(),
             reset: self.settings.reset,
@@ -82,15 +87,15 @@ impl<D: Driver> Shared<D> {
                 Err(awaited) => held = awaited,
             }
         }
-        self.part_with(held, verdict);
+        self.part_with(held, verdict, now);
     }
 
     #[cold]
-    fn part_with(self: &Arc<Self>, mut held: Held<D::Connection>, verdict: Verdict) {
+    fn part_with(self: &Arc<Self>, mut held: Held<D::Connection>, verdict: Verdict, now: Instant) {
         match verdict {
             Verdict::Keep => {
                 held.entry.refresh();
-                self.turn(|state, turn| state.put(turn, held));
+                self.hurried_turn(now, |state, turn| state.put(turn, held));
             }
             Verdict::Clean { cancel, reset } => self.wash(held, cancel, Some(reset)),
             Verdict::Close { cancel: true, .. } => self.wash(held, true, None),
@@ -120,6 +125,7 @@ mod tests {
     const CLEAN: Facts = Facts {
         session: Session::Clean,
         fate: Fate::Reusable,
+        dead: false,
         in_flight: false,
         panicking: false,
         reset: Reset::Boundary,
@@ -157,6 +163,12 @@ mod tests {
             let verdict = judge(Facts { session, panicking: true, ..CLEAN });
             assert!(matches!(verdict, Verdict::Close { .. }), "{session:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_makes_the_idle_suspect() {
+        let verdict = judge(Facts { fate: Fate::Discard, dead: true, ..CLEAN });
+        assert_eq!(verdict, Verdict::Close { cancel: false, dead: true });
     }
 
     #[test]

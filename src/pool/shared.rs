@@ -15,9 +15,11 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use millpond_driver::{Driver, Error, Phase, Result, Runtime};
 
+use super::entry::Held;
 use super::shelf::Shelf;
 use super::state::State;
 use super::turn::{Effects, Turn};
+use super::waiters::{Answer, Ticket};
 use crate::config::Settings;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
@@ -57,14 +59,29 @@ impl<D: Driver> Shared<D> {
         self: &Arc<Self>,
         visit: impl FnOnce(&mut State<D::Connection>, &mut Turn<'_, D::Connection>) -> R,
     ) -> R {
+        self.turn_at(self.runtime.now(), Some(self.runtime.executor()), visit)
+    }
+
+    /// As [`turn`](Self::turn), on the way that every release takes while
+    /// callers wait: at the coarse time, and without asking which executor
+    /// this is, which costs as much as all the rest.
+    pub(super) fn hurried_turn<R>(
+        self: &Arc<Self>,
+        now: Instant,
+        visit: impl FnOnce(&mut State<D::Connection>, &mut Turn<'_, D::Connection>) -> R,
+    ) -> R {
+        self.turn_at(now, None, visit)
+    }
+
+    fn turn_at<R>(
+        self: &Arc<Self>,
+        now: Instant,
+        executor: Option<u64>,
+        visit: impl FnOnce(&mut State<D::Connection>, &mut Turn<'_, D::Connection>) -> R,
+    ) -> R {
         let mut fx = Effects::default();
-        let mut turn = Turn {
-            shelf: &self.shelf,
-            now: self.runtime.now(),
-            executor: self.runtime.executor(),
-            random: self.runtime.random(),
-            fx: &mut fx,
-        };
+        let mut turn =
+            Turn { shelf: &self.shelf, now, executor, random: self.runtime.random(), fx: &mut fx };
         let result = visit(&mut self.state.lock(), &mut turn);
         for waker in fx.take_wakers() {
             // One that panics keeps nothing from the others.
@@ -76,7 +93,19 @@ impl<D: Driver> Shared<D> {
         if fx.ebbed {
             self.ebbed.notify(usize::MAX);
         }
+        if fx.unkept {
+            self.turn(State::settle);
+        }
         result
+    }
+
+    /// What a caller has been answered, if it has been; it then leaves the
+    /// queue.
+    pub(super) fn answer(
+        &self,
+        ticket: &mut Option<Ticket>,
+    ) -> Option<Answer<Held<D::Connection>>> {
+        self.state.lock().collect(ticket)
     }
 
     /// Looks at the state without changing it.

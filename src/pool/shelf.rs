@@ -19,6 +19,8 @@ pub(super) struct Shelf<C> {
     /// Connections proved alive in an earlier era are suspect.
     era: AtomicU64,
     start: Instant,
+    /// Later than any connection lives: "never", as an instant to compare with.
+    end: Instant,
     check_after_idle: Duration,
 }
 
@@ -35,10 +37,17 @@ pub(super) enum Take<C> {
 
 impl<C> Shelf<C> {
     pub(super) fn new(start: Instant, check_after_idle: Duration) -> Self {
-        Self { slots: Slots::new(), era: AtomicU64::new(0), start, check_after_idle }
+        Self {
+            slots: Slots::new(),
+            era: AtomicU64::new(0),
+            start,
+            end: start + Duration::from_secs(3600 * 24 * 365 * 100),
+            check_after_idle,
+        }
     }
 
     /// Lends the connection used last.
+    #[inline]
     pub(super) fn take(&self, now: impl FnOnce() -> Instant, borrower: Borrower) -> Take<C> {
         let Pop::Took(index, entry) = self.slots.pop() else { return Take::Nothing };
         let held = Held { index, entry };
@@ -51,10 +60,20 @@ impl<C> Shelf<C> {
     }
 
     /// Takes a clean connection back, unless somebody waits for it.
+    #[inline]
     pub(super) fn put(&self, mut held: Held<C>, now: Instant) -> Result<(), Held<C>> {
-        held.entry.idle_since = now;
+        self.rest(&mut held.entry, now);
         self.note(&held.index).set(Phase::Idle);
         self.slots.push(held.index, held.entry).map_err(|(index, entry)| Held { index, entry })
+    }
+
+    /// Notes that a connection has been used or checked now.
+    #[inline]
+    pub(super) fn rest(&self, entry: &mut Entry<C>, now: Instant) {
+        entry.idle_since = now;
+        let expires = entry.expires.unwrap_or(self.end);
+        entry.fresh_until =
+            now.checked_add(self.check_after_idle).map_or(expires, |at| at.min(expires));
     }
 
     /// As [`put`](Self::put), for the holder of the lock, whoever waits.
@@ -68,15 +87,14 @@ impl<C> Shelf<C> {
         self.slots.pop_locked().map(|(index, entry)| Held { index, entry })
     }
 
+    #[inline]
     pub(super) fn lend(&self, held: &Held<C>, now: Instant, borrower: Borrower) {
         self.note(&held.index).lend(self.nanos(now), borrower);
     }
 
     /// Whether a connection may be lent without a check.
     pub(super) fn is_fresh(&self, entry: &Entry<C>, now: Instant) -> bool {
-        now.saturating_duration_since(entry.idle_since) < self.check_after_idle
-            && !self.is_suspect(entry)
-            && !entry.is_expired(now)
+        now < entry.fresh_until && !self.is_suspect(entry)
     }
 
     /// Whether another connection has proved dead since this one proved alive.
@@ -99,6 +117,7 @@ impl<C> Shelf<C> {
 
     /// Nanoseconds since the pool's start, which is never in the future of
     /// `now` but for the tick of the coarse clock.
+    #[inline]
     pub(super) fn nanos(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_nanos() as u64
     }

@@ -131,6 +131,7 @@ impl<T, N> Slots<T, N> {
         }
     }
 
+    #[inline]
     fn take(&self, barrier: u64) -> Pop<T> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
@@ -178,6 +179,7 @@ impl<T, N> Slots<T, N> {
         }
     }
 
+    #[inline]
     fn give(&self, index: Index, content: T, barrier: u64) -> Result<(), (Index, T)> {
         let mut head = self.head.load(Ordering::Relaxed);
         if head & barrier != 0 {
@@ -235,6 +237,7 @@ impl<T, N> Slots<T, N> {
     }
 
     /// The note beside a slot.
+    #[inline]
     pub(super) fn note(&self, index: &Index) -> &N {
         &self.slot(index.0 as usize).note
     }
@@ -244,6 +247,7 @@ impl<T, N> Slots<T, N> {
         (0..self.issued()).map(|number| &self.slot(number).note)
     }
 
+    #[inline]
     fn slot(&self, number: usize) -> &Slot<T, N> {
         let (segment, offset) = place(number);
         let segment = self.segments[segment].get().expect("issued slots have a segment");
@@ -254,11 +258,13 @@ impl<T, N> Slots<T, N> {
 /// The next tag after the one in `head`. It wraps after 2³¹ operations, so a
 /// thread would have to sleep through exactly a multiple of that many, and
 /// find the same top and length, to be fooled.
+#[inline]
 fn tagged(head: u64) -> u64 {
     (head & TAG_MASK).wrapping_add(TAG_ONE) & TAG_MASK
 }
 
 /// Segment and offset of a slot: segment `k` starts at slot `FIRST·(2ᵏ − 1)`.
+#[inline]
 fn place(number: usize) -> (usize, usize) {
     let shifted = number + FIRST;
     let segment = (shifted / FIRST).ilog2() as usize;

@@ -24,6 +24,9 @@ use crate::config::Settings;
 
 /// How often a keeper looks that has nothing planned.
 const IDLE_WATCH: Duration = Duration::from_secs(3600);
+/// How long callers wait for a connection that one round trip makes clean,
+/// before another is opened for them.
+const RINSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct State<C> {
@@ -33,8 +36,10 @@ pub(super) struct State<C> {
     pub(super) vacant: Vec<Index>,
     pub(super) opening: usize,
     checking: usize,
-    /// Connections whose cleaning is one round trip: as good as free.
-    rinsing: usize,
+    /// Connections whose cleaning is one round trip.
+    pub(super) rinsing: usize,
+    /// Until then those are as good as free.
+    rinse_by: Option<Instant>,
     pub(super) outage: Outage,
     closed: bool,
     keepers: Keepers,
@@ -63,6 +68,7 @@ impl<C> State<C> {
             opening: 0,
             checking: 0,
             rinsing: 0,
+            rinse_by: None,
             outage: Outage::default(),
             closed: false,
             keepers: Keepers::default(),
@@ -143,7 +149,7 @@ impl<C> State<C> {
         *waker = self.waiters.set_waker(ticket, waker.take());
         // Whoever kept the time or opened a connection for us may have gone
         // with its runtime.
-        let office = self.keepers.hire(turn.executor);
+        let office = turn.executor.and_then(|executor| self.keepers.hire(executor));
         self.settle(turn);
         match office {
             _ if self.waiters.is_answered(ticket) => {
@@ -157,13 +163,14 @@ impl<C> State<C> {
         }
     }
 
-    /// A caller leaves with its answer.
-    pub(super) fn collect(&mut self, ticket: Ticket) -> Answer<Held<C>> {
+    /// A caller leaves with its answer, if there is one.
+    pub(super) fn collect(&mut self, ticket: &mut Option<Ticket>) -> Option<Answer<Held<C>>> {
+        let ticket = ticket.take_if(|ticket| self.waiters.is_answered(ticket))?;
         let (answer, _) = self.waiters.leave(ticket);
         if matches!(answer, Answer::Expired) {
             self.tally.timeouts += 1;
         }
-        answer
+        Some(answer)
     }
 
     /// A caller gives up. What it was handed goes to the next one. Returns its
@@ -186,7 +193,7 @@ impl<C> State<C> {
             self.retire(turn, held);
             return;
         }
-        held.entry.idle_since = turn.now;
+        turn.shelf.rest(&mut held.entry, turn.now);
         if self.waiters.is_empty() || turn.shelf.is_suspect(&held.entry) {
             turn.shelf.put_locked(held);
         } else {
@@ -212,7 +219,10 @@ impl<C> State<C> {
     /// A connection that was in use goes to be cleaned.
     pub(super) fn soil(&mut self, turn: &mut Turn<'_, C>, index: &Index, quick: bool) {
         turn.shelf.note(index).set(Phase::Cleaning);
-        self.rinsing += usize::from(quick);
+        if quick {
+            self.rinsing += 1;
+            self.rinse_by = turn.now.checked_add(RINSE);
+        }
     }
 
     /// Checking or cleaning has ended; what became of the connection follows.
@@ -262,7 +272,11 @@ impl<C> State<C> {
 
     /// Makes sure that a keeper of this executor looks by `at`.
     pub(super) fn hire(&mut self, turn: &mut Turn<'_, C>, at: Option<Instant>) {
-        match self.keepers.hire(turn.executor) {
+        let Some(executor) = turn.executor else {
+            turn.fx.unkept = true;
+            return;
+        };
+        match self.keepers.hire(executor) {
             Some(number) => turn.fx.jobs.push(Job::Keep(number)),
             None if at.is_some() => self.keepers.plan(at, |waker| turn.fx.wake(Some(waker))),
             None => {}
@@ -351,7 +365,7 @@ impl<C> State<C> {
                     turn.shelf.put_locked(held);
                     break;
                 }
-            } else if wanted && self.may_connect(turn) {
+            } else if wanted && self.rinsed_by(turn.now).is_none() && self.may_connect(turn) {
                 self.start_connect(turn);
             } else {
                 break;
@@ -399,7 +413,14 @@ impl<C> State<C> {
 
     /// Connections that will be free without anybody giving one back.
     pub(super) fn coming(&self) -> usize {
-        self.opening + self.checking + self.rinsing
+        self.opening + self.checking
+    }
+
+    /// When those who wait stop counting on what is being cleaned, if it would
+    /// do for them all.
+    pub(super) fn rinsed_by(&self, now: Instant) -> Option<Instant> {
+        let enough = self.coming() + self.rinsing >= self.waiters.len() && self.rinsing > 0;
+        self.rinse_by.filter(|at| enough && now < *at)
     }
 
     /// Connections that exist.
@@ -433,7 +454,9 @@ impl<C> State<C> {
                 "a connection lies idle while somebody waits for it"
             );
             assert!(
-                self.coming() >= self.waiters.len() || !self.may_connect(turn),
+                self.coming() >= self.waiters.len()
+                    || self.rinsed_by(turn.now).is_some()
+                    || !self.may_connect(turn),
                 "a caller waits though a connection may be opened"
             );
         }

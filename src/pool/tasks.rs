@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::select;
-use millpond_driver::{Cancel, Cause, ConnectContext, Driver, Error, Phase, Reset, Session};
+use millpond_driver::{Cancel, ConnectContext, Driver, Error, Phase, Reset, Session};
 
-use super::entry::{Entry, Held};
+use super::entry::{Entry, Held, is_death};
 use super::keeper::Keeper;
 use super::shared::Shared;
 use super::slots::Index;
@@ -142,12 +142,6 @@ async fn close<D: Driver>(seat: Seat<D>) {
 /// cannot tell has just been proved by the answer.
 fn proved(session: Session) -> bool {
     matches!(session, Session::Clean | Session::Unverified)
-}
-
-/// Whether an error says that the peer has gone, and perhaps all connections
-/// to it.
-fn is_death(error: &Error) -> bool {
-    matches!(error.cause(), Cause::Transport | Cause::Shutdown | Cause::Timeout)
 }
 
 /// The right to open a connection for a slot.

@@ -19,8 +19,9 @@ use super::waiters::Ticket;
 pub(super) struct Turn<'a, C> {
     pub(super) shelf: &'a Shelf<C>,
     pub(super) now: Instant,
-    /// The executor that a task spawned now would run on.
-    pub(super) executor: u64,
+    /// The executor that a task spawned now would run on. `None` in a hurried
+    /// turn: a state that needs it asks for a full one.
+    pub(super) executor: Option<u64>,
     pub(super) random: u64,
     pub(super) fx: &'a mut Effects<C>,
 }
@@ -34,6 +35,8 @@ pub(super) struct Effects<C> {
     pub(super) jobs: Vec<Job<C>>,
     /// A closed pool has changed: whoever waits for its end looks again.
     pub(super) ebbed: bool,
+    /// A full turn is wanted, to hire a keeper.
+    pub(super) unkept: bool,
 }
 
 /// Work for a task of the pool.
@@ -51,7 +54,7 @@ pub(super) enum Job<C> {
 
 impl<C> Default for Effects<C> {
     fn default() -> Self {
-        Self { first: None, more: Vec::new(), jobs: Vec::new(), ebbed: false }
+        Self { first: None, more: Vec::new(), jobs: Vec::new(), ebbed: false, unkept: false }
     }
 }
 

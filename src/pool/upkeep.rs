@@ -98,7 +98,8 @@ impl<C> State<C> {
 
     /// Whether fewer are idle, or about to be, than `min_idle_conns`.
     pub(super) fn lacks_idle(&self, turn: &Turn<'_, C>) -> bool {
-        let spare = (turn.shelf.slots.len() + self.coming()).saturating_sub(self.waiters.len());
+        let spare = turn.shelf.slots.len() + self.coming() + self.rinsing;
+        let spare = spare.saturating_sub(self.waiters.len());
         spare < self.rules.min_idle
     }
 
