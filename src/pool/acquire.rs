@@ -199,7 +199,9 @@ impl<D: Driver> Drop for Acquire<'_, D> {
         if let Progress::Waiting { ticket: Some(ticket), keeper, .. } =
             std::mem::replace(&mut self.progress, Progress::Done)
         {
-            let waker = self.pool.shared.turn(|state, turn| state.abandon(turn, ticket));
+            let shared = &self.pool.shared;
+            let now = shared.runtime.coarse_now();
+            let waker = shared.hurried_turn(now, |state, turn| state.abandon(turn, ticket));
             drop((waker, keeper));
         }
     }
