@@ -220,8 +220,17 @@ impl<D: Driver> Pool<D> {
     /// As for [`query`](Self::query).
     #[track_caller]
     pub fn batch<'a>(&'a self, sql: &'a str) -> impl Future<Output = Result<()>> + Send + 'a {
-        let acquire = self.acquire();
-        async move { acquire.await?.batch(sql).await }
+        let place = Location::caller();
+        async move {
+            for _ in 1..UNSENT_ATTEMPTS {
+                let mut conn = Acquire::new(self, place).await?;
+                match conn.batch(sql).await {
+                    Err(error) if was_dead(&error) => {}
+                    result => return result,
+                }
+            }
+            Acquire::new(self, place).await?.batch(sql).await
+        }
     }
 
     /// Starts a transaction that owns its connection.
@@ -378,7 +387,8 @@ impl fmt::Display for CloseReport {
         if self.is_complete() {
             return f.write_str("all connections closed");
         }
-        write!(f, "{} connections still held", self.still_held.len())?;
+        let connections = if self.still_held.len() == 1 { "connection" } else { "connections" };
+        write!(f, "{} {connections} still held", self.still_held.len())?;
         for (n, holder) in self.still_held.iter().enumerate() {
             write!(f, "{} {holder}", if n == 0 { ":" } else { "," })?;
         }

@@ -13,7 +13,6 @@
 //! block_on(runtime.sleep_until(runtime.now()));
 //! ```
 
-#[cfg(any(feature = "tokio", feature = "smol", feature = "async-std"))]
 use std::future::Future;
 use std::sync::Arc;
 
@@ -48,9 +47,9 @@ pub use self::tokio::Tokio;
 ///
 /// # Panics
 ///
-/// On tokio: inside another tokio runtime, where blocking the thread would stop
-/// it, and if the operating system gives no event queue.
-#[cfg(any(feature = "tokio", feature = "smol", feature = "async-std"))]
+/// With none of the three enabled. On tokio: inside another tokio runtime,
+/// where blocking the thread would stop it, and if the operating system gives
+/// no event queue.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     #[cfg(feature = "tokio")]
     return tokio::block_on(future);
@@ -58,6 +57,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     return ::smol::block_on(future);
     #[cfg(all(feature = "async-std", not(any(feature = "tokio", feature = "smol"))))]
     return ::async_std::task::block_on(future);
+    #[cfg(not(any(feature = "tokio", feature = "smol", feature = "async-std")))]
+    {
+        drop(future);
+        panic!("no async runtime: enable the feature `tokio`, `smol` or `async-std` of millpond")
+    }
 }
 
 /// The runtime a pool takes when it is given none: tokio where a tokio context

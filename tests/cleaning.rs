@@ -596,3 +596,59 @@ fn a_connection_that_panics_when_dropped_does_not_cost_the_slot() {
         assert!(report.is_complete(), "{report}");
     });
 }
+
+// Everything at once.
+
+#[test]
+fn a_query_dropped_anywhere_a_thousand_times_mixes_up_no_answer() {
+    for hides_state in [false, true] {
+        Sim::new(7).run(async |sim| {
+            let fake = Fake::new();
+            if hides_state {
+                fake.unverified();
+            }
+            let pool = one(&fake, &sim).build_lazy().unwrap();
+            for round in 0..1000 {
+                let theirs = format!("theirs {round}");
+                let mut conn = pool.acquire().await.unwrap();
+                fake.next_queries([Act::After(MS * sim.below(3) as u32)]);
+                if sim.one_in(2) {
+                    sim.cancel_after(sim.below(3), conn.query(&theirs, &[])).await;
+                } else {
+                    sim.cancel_after(sim.below(3), conn.native_query(&theirs)).await;
+                }
+                drop(conn);
+                let mine = format!("mine {round}");
+                let answer = answer(&mut pool.acquire().await.unwrap(), &mine).await;
+                assert_eq!(answer, mine);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_panic_in_the_driver_that_the_caller_survives_leaves_nothing_behind() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = one(&fake, &sim).build_lazy().unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        fake.next_queries([Act::Panic]);
+        assert!(AssertUnwindSafe(conn.query("panic", &[])).catch_unwind().await.is_err());
+        drop(conn);
+        assert_eq!(answer(&mut pool.acquire().await.unwrap(), "mine").await, "mine");
+    });
+}
+
+#[test]
+fn what_runs_on_a_discarded_connection_is_stopped() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = one(&fake, &sim).build_lazy().unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        fake.next_queries([Act::Hang]);
+        sim.cancel_after(1, conn.query("long", &[])).await;
+        conn.discard();
+        sim.sleep(MS).await;
+        assert_eq!((fake.counts().cancels, fake.counts().live), (1, 0));
+    });
+}

@@ -1,8 +1,10 @@
 //! How a pool ends: who is told, what is closed, how long that takes.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3};
+use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake, Gate};
 use millpond::testing::sim::{JoinHandle, Sim};
 use millpond::{Builder, ErrorKind, Pool, PooledConnection, Result};
@@ -425,5 +427,91 @@ fn a_borrowed_connection_outlives_the_pool() {
         drop(conn);
         sim.sleep(MS).await;
         assert_eq!((fake.counts().live, fake.counts().goodbyes), (0, 1));
+    });
+}
+
+// Nothing goes on.
+
+/// Nothing is open, here or on the server, and nothing opens any more.
+async fn is_over(sim: &Sim, fake: &Fake, pool: &Pool<Fake>) {
+    let now = pool.snapshot();
+    assert_eq!((now.open, now.opening, now.waiting), (0, 0, 0), "{now:?}");
+    assert_eq!(fake.counts().live, 0);
+    let (connects, polls) = (fake.counts().connects, sim.polls());
+    sim.sleep(SECOND * 3600).await;
+    assert_eq!((fake.counts().connects, fake.counts().live), (connects, 0));
+    assert!(sim.polls() - polls < 10, "something still ticks");
+}
+
+#[test]
+fn nothing_opens_after_a_close_while_the_pool_fills() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(MS * 100));
+        let pool = pool_of(&fake, &sim, 10).min_idle_conns(10).build_lazy().unwrap();
+        sim.sleep(MS * 150).await;
+        assert!(pool.close().await.is_complete());
+        is_over(&sim, &fake, &pool).await;
+    });
+}
+
+#[test]
+fn a_close_during_an_outage_ends_the_attempts() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::refuse());
+        let pool = pool_of(&fake, &sim, 4).build_lazy().unwrap();
+        let mut waiter = pin!(pool.acquire());
+        assert!(poll!(&mut waiter).is_pending());
+        sim.sleep(SECOND).await;
+        assert!(pool.close().await.is_complete());
+        assert_eq!(waiter.await.unwrap_err().kind(), ErrorKind::Closed);
+        is_over(&sim, &fake, &pool).await;
+    });
+}
+
+/// Elsewhere a connection that was leaked keeps the close waiting for ever.
+#[test]
+fn a_leaked_guard_does_not_block_the_close() {
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(&Fake::new(), &sim, 2).build_lazy().unwrap();
+        std::mem::forget(pool.acquire().await.unwrap());
+        let report = pool.close().await;
+        assert_eq!((sim.elapsed(), report.still_held.len()), (Duration::ZERO, 1));
+    });
+}
+
+#[test]
+fn a_close_that_is_never_polled_closes_nothing() {
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(&Fake::new(), &sim, 1).build_lazy().unwrap();
+        drop(pool.close());
+        assert!(!pool.is_closed());
+    });
+}
+
+#[test]
+fn pools_that_come_and_go_leave_nothing_behind() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        for _ in 0..100 {
+            let pool = pool_of(&fake, &sim, 2).min_idle_conns(1).build().await.unwrap();
+            drop(pool.acquire().await.unwrap());
+        }
+        sim.sleep(SECOND).await;
+        assert_eq!(fake.counts().live, 0);
+        let polls = sim.polls();
+        sim.sleep(SECOND * 3600 * 2).await;
+        assert!(sim.polls() - polls < 10, "something still ticks");
+    });
+}
+
+#[test]
+fn a_report_of_one_speaks_of_one() {
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(&Fake::new(), &sim, 1).build_lazy().unwrap();
+        let _held = pool.acquire().await.unwrap();
+        let text = pool.close().await.to_string();
+        assert!(text.starts_with("1 connection still held: "), "{text}");
     });
 }

@@ -2,9 +2,11 @@
 //! often the database is asked.
 
 use std::error::Error as _;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake};
 use millpond::testing::sim::{JoinHandle, Sim};
 use millpond::{Builder, Cause, Error, ErrorKind, Phase, Pool, PooledConnection, Result};
@@ -440,5 +442,78 @@ fn a_burst_of_short_uses_opens_few_connections() {
         sim.sleep(MS * 500).await;
         assert!(fake.counts().opened <= 10, "{} opened", fake.counts().opened);
         assert_eq!(fake.counts().opened, 8);
+    });
+}
+
+// Sharing.
+
+#[test]
+fn callers_with_less_patience_than_a_connect_takes_share_one_connect() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(SECOND));
+        let pool = pool_of(&fake, &sim, 10).build_lazy().unwrap();
+        for _ in 0..9 {
+            pool.acquire().timeout(MS * 100).await.unwrap_err();
+        }
+        assert!(pool.acquire().timeout(MS * 100).await.is_ok());
+        assert_eq!(fake.counts().connects, 1);
+    });
+}
+
+#[test]
+fn first_callers_connect_side_by_side() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(MS * 100));
+        let pool = pool_of(&fake, &sim, 10).build_lazy().unwrap();
+        let held = join_all((0..4).map(|_| pool.acquire())).await;
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(sim.elapsed(), MS * 100);
+    });
+}
+
+#[test]
+fn a_hanging_connect_holds_up_one_caller_and_no_more() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.next_connects([Act::Hang]);
+        let pool = pool_of(&fake, &sim, 3).build_lazy().unwrap();
+        let first = caller(&sim, &pool).await;
+        let second = caller(&sim, &pool).await;
+        let mut third = caller(&sim, &pool).await;
+        let served = [first.await.unwrap(), second.await.unwrap()];
+        assert!(sim.elapsed() < MS && poll!(&mut third).is_pending());
+        drop(served);
+        assert!(third.await.is_ok() && sim.elapsed() < MS, "a return serves it");
+    });
+}
+
+#[test]
+fn a_connect_overtaken_by_a_return_lies_idle() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 2).build_lazy().unwrap();
+        let held = pool.acquire().await.unwrap();
+        fake.always_connect(Act::After(MS * 100));
+        let mut waiter = pin!(pool.acquire());
+        assert!(poll!(&mut waiter).is_pending());
+        drop(held);
+        let served = waiter.await.unwrap();
+        assert_eq!((served.id(), sim.elapsed()), (1, Duration::ZERO));
+        sim.sleep(MS * 101).await;
+        assert_eq!((pool.snapshot().in_use, pool.snapshot().idle), (1, 1));
+    });
+}
+
+#[test]
+fn build_has_one_limit_for_connect_and_ping_together() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(SECOND * 3)).always_ping(Act::After(SECOND * 3));
+        let built = pool_of(&fake, &sim, 4).build().await;
+        assert_eq!((sim.elapsed(), built.unwrap_err().is_timeout()), (SECOND * 5, true));
+        sim.sleep(MS).await;
+        assert_eq!(fake.counts().live, 0);
     });
 }

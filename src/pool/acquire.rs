@@ -172,8 +172,10 @@ impl<'a, D: Driver> Acquire<'a, D> {
 /// The error of a caller that has waited so long in vain.
 fn timed_out<D: Driver>(shared: &Shared<D>, waited: Duration) -> Error {
     let now = shared.runtime.now();
-    let (report, cause) = shared
-        .read(|state| (report(state, &shared.shelf, now, waited), state.outage.last().cloned()));
+    let (report, cause) = shared.read(|state| {
+        let cause = state.outage.last().or(state.failed_check.as_ref());
+        (report(state, &shared.shelf, now, waited), cause.cloned())
+    });
     let error = Error::acquire_timeout(report);
     match cause {
         Some(cause) => error.with_source(cause),

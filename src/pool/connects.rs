@@ -36,6 +36,7 @@ impl<C> State<C> {
     pub(super) fn opened(&mut self, turn: &mut Turn<'_, C>, index: Index, conn: C) {
         self.opening -= 1;
         self.outage.over();
+        self.failed_check = None;
         self.births += 1;
         self.tally.created += 1;
         // Between 80 and 100 % of the limit, so that connections born together

@@ -41,6 +41,8 @@ pub(super) struct State<C> {
     /// Until then those are as good as free.
     rinse_by: Option<Instant>,
     pub(super) outage: Outage,
+    /// What the last check met that failed, until a connection is opened.
+    pub(super) failed_check: Option<Error>,
     closed: bool,
     keepers: Keepers,
     /// When the idle connections are to be looked through.
@@ -70,6 +72,7 @@ impl<C> State<C> {
             rinsing: 0,
             rinse_by: None,
             outage: Outage::default(),
+            failed_check: None,
             closed: false,
             keepers: Keepers::default(),
             maintain_at: None,

@@ -79,15 +79,19 @@ async fn check<D: Driver>(mut seat: Seat<D>) {
     let shared = Arc::clone(&seat.shared);
     let limit = shared.settings.check_timeout;
     let ping = shared.driver.ping(seat.conn());
-    let alive = shared.attempt(Phase::Checking, limit, ping).await.is_ok();
+    let checked = shared.attempt(Phase::Checking, limit, ping).await;
     let (mut held, work) = seat.leave();
     shared.turn(|state, turn| {
         state.done(work);
-        if alive {
-            held.entry.era = turn.shelf.era();
-            state.put(turn, held);
-        } else {
-            state.bury(turn, held);
+        match checked {
+            Ok(()) => {
+                held.entry.era = turn.shelf.era();
+                state.put(turn, held);
+            }
+            Err(error) => {
+                state.failed_check = Some(error);
+                state.bury(turn, held);
+            }
         }
     });
 }
