@@ -97,7 +97,7 @@ fn refuse(scheme: &str) -> Error {
             format!("this version of millpond has no driver for {database}")
         }
         None if scheme.is_empty() => {
-            "the URL has no scheme: begin it with one of sqlite:, as in sqlite://data.db".to_owned()
+            "the URL has no scheme: begin it with sqlite:, as in sqlite://data.db".to_owned()
         }
         None => format!("unknown scheme {scheme:?}: known is sqlite:"),
     })
@@ -111,3 +111,33 @@ fn refuse(scheme: &str) -> Error {
 ))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_names_no_driver_is_refused_and_not_repeated() {
+        for (url, expected) in [
+            ("mongo://user:secret@host", "unknown scheme \"mongo\": known is sqlite:"),
+            (
+                "postgres://user:secret@host",
+                "this version of millpond has no driver for PostgreSQL",
+            ),
+            ("user:secret", "unknown scheme \"user\": known is sqlite:"),
+            ("data.db", "the URL has no scheme: begin it with sqlite:, as in sqlite://data.db"),
+        ] {
+            assert_eq!(Any::from_url(url).expect_err(url).to_string(), expected);
+        }
+    }
+
+    #[cfg(not(feature = "sqlite-system"))]
+    #[test]
+    fn a_driver_that_is_off_says_which_feature_brings_it() {
+        let error = Any::from_url("sqlite://data.db").expect_err("it is off");
+        assert_eq!(
+            error.to_string(),
+            "SQLite is not enabled: add the feature `sqlite` of millpond"
+        );
+    }
+}

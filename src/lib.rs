@@ -30,7 +30,8 @@
 //! # Features
 //!
 //! None is on by default. Runtimes: `tokio`, `async-std`, `smol`. Databases:
-//! see [`drivers`]. Tools: `fake` and `testing`, a scripted database and a
+//! see [`drivers`]. Types: `serde`, `serde_json`, `chrono`, `time`, `uuid`,
+//! `rust_decimal`. Tools: `fake` and `testing`, a scripted database and a
 //! simulator for tests. Features only add; none changes what others do.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -44,6 +45,8 @@ pub mod testing;
 
 pub use config::PoolConfig;
 pub use drivers::connect;
+#[cfg(feature = "serde_json")]
+pub use millpond_driver::Json;
 pub use millpond_driver::{
     AccessMode, Cancel, Cause, Cells, Code, Column, ColumnIndex, Columns, ConnectContext, Date,
     DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder, IsolationLevel, NodeStatus,

@@ -11,8 +11,8 @@
 //!   comes out.
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
 //!   `keeper`: the background task.
-//! - `builder`, `acquire`, `connection`, `release`, `snapshot`: what a user
-//!   meets.
+//! - `builder`, `acquire`, `connection`, `transaction`, `streaming`, `release`,
+//!   `snapshot`: what a user meets.
 //!
 //! Nothing here names a database or a runtime.
 
@@ -32,6 +32,7 @@ mod shelf;
 mod slots;
 mod snapshot;
 mod state;
+mod streaming;
 mod tasks;
 mod transaction;
 mod turn;
@@ -40,11 +41,14 @@ mod waiters;
 
 use std::fmt;
 use std::panic::Location;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::Stream;
+use futures_util::StreamExt;
 use millpond_driver::{
-    Driver, Error, Fate, Holder, Outcome, Result, Rows, TransactionOptions, Value,
+    Driver, Error, Fate, Holder, Outcome, Result, Row, Rows, TransactionOptions, Value,
 };
 
 pub use acquire::Acquire;
@@ -206,6 +210,36 @@ impl<D: Driver> Pool<D> {
     ) -> impl Future<Output = Result<u64>> + Send + 'a {
         let query = self.query(sql, params);
         async move { Ok(query.await?.affected().unwrap_or(0)) }
+    }
+
+    /// Runs one statement on some connection and yields its rows one by one.
+    ///
+    /// The connection goes back when the stream has ended or is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and [`PooledConnection::query_stream`];
+    /// an error ends the stream.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the stream half-way leaves the rest to the pool, which stops
+    /// the statement.
+    #[track_caller]
+    pub fn query_stream<'a>(
+        &'a self,
+        sql: &'a str,
+        params: &'a [Value],
+    ) -> impl Stream<Item = Result<Row>> + Send + 'a {
+        let place = Location::caller();
+        streaming::rows_of(move |outlet| async move {
+            let mut conn = Acquire::new(self, place).await?;
+            let mut rows = pin!(conn.query_stream(sql, params));
+            while let Some(row) = rows.next().await {
+                outlet.give(row?).await;
+            }
+            Ok(())
+        })
     }
 
     /// Runs several statements separated by semicolons, as migrations do, on

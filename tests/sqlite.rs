@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+use futures_util::StreamExt;
 use futures_util::future::{FutureExt, join_all};
 use millpond::drivers::sqlite::Sqlite;
 use millpond::runtime::{block_on, current};
@@ -60,6 +61,39 @@ fn a_thousand_dropped_statements_lose_nothing() {
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", path.display()));
         }
+    });
+}
+
+#[test]
+fn a_stream_on_the_pool_gives_its_connection_back_at_its_end_or_half_way() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).max_open_conns(1).build().await.unwrap();
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+             SELECT i FROM n";
+        for (rows, read) in [(1_000, 1_000), (1_000_000, 7)] {
+            let params = params![rows];
+            let mut stream = pin!(pool.query_stream(sql, &params));
+            for expected in 1..=read {
+                let row = stream.next().await.expect("a row").unwrap();
+                assert_eq!(row.get::<i64>(0).unwrap(), expected);
+            }
+            if rows == read {
+                assert!(stream.next().await.is_none());
+            }
+        }
+        let rows = pool.query("SELECT ?", &params!["mine"]).await.unwrap();
+        assert_eq!(rows.scalar::<String>().unwrap(), "mine");
+    });
+}
+
+#[test]
+fn a_stream_on_the_pool_ends_with_its_error() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).build().await.unwrap();
+        let mut stream = pin!(pool.query_stream("SELECT 1 FROM nowhere", &[]));
+        let error = stream.next().await.expect("an item").unwrap_err();
+        assert!(error.to_string().starts_with("no such table: nowhere"), "{error}");
+        assert!(stream.next().await.is_none());
     });
 }
 
