@@ -10,6 +10,7 @@ use std::time::Duration;
 use millpond_driver::{Error, Reset, Result};
 
 use crate::pool::MAX_CONNECTIONS;
+use crate::retry::Retry;
 
 /// The settings of a pool.
 ///
@@ -41,6 +42,10 @@ pub struct PoolConfig {
     check_timeout: Option<Duration>,
     reset_timeout: Option<Duration>,
     reset: Option<Reset>,
+    health_interval: Option<Duration>,
+    max_retries: Option<u32>,
+    retry_interval: Option<Duration>,
+    metrics_enabled: Option<bool>,
 }
 
 /// One setter each for configuration, builder and text, with the same words.
@@ -117,6 +122,23 @@ settings! {
     /// [`Reset::Boundary`](crate::Reset::Boundary), which costs nothing when the
     /// borrower left none in flight.
     reset: Reset;
+    /// How long a connection lies idle before it is checked in the background,
+    /// and again after that. A dead one is replaced before a caller meets it,
+    /// and firewalls see that the others are in use. Default: 30 seconds. 0:
+    /// off.
+    health_interval: Duration;
+    /// How often a statement on the pool is tried again, on another connection,
+    /// when the one it got proved dead before anything was sent. Default: 3. 0:
+    /// one attempt.
+    max_retries: u32;
+    /// The longest wait before such a retry; each draws its own from 0 to
+    /// this, but the first follows at once. Default: 1 second. 0: none waits.
+    retry_interval: Duration;
+    /// Whether the pool measures how long callers wait and connects take:
+    /// [`Snapshot::waits`](crate::Snapshot::waits) and
+    /// [`Snapshot::connects`](crate::Snapshot::connects). Default: true. Counts
+    /// are always kept.
+    metrics_enabled: bool;
 }
 
 impl PoolConfig {
@@ -161,6 +183,12 @@ impl PoolConfig {
             check_timeout: self.check_timeout.unwrap_or(Duration::from_secs(1)),
             reset_timeout: self.reset_timeout.unwrap_or(Duration::from_secs(5)),
             reset: self.reset.unwrap_or_default(),
+            health_interval: unlimited(self.health_interval.unwrap_or(Duration::from_secs(30))),
+            retry: Retry {
+                max_retries: self.max_retries.unwrap_or(3),
+                interval: self.retry_interval.unwrap_or(Duration::from_secs(1)),
+            },
+            metrics_enabled: self.metrics_enabled.unwrap_or(true),
         };
         let faults = settings.faults();
         if faults.is_empty() {
@@ -190,6 +218,9 @@ pub(crate) struct Settings {
     pub(crate) check_timeout: Duration,
     pub(crate) reset_timeout: Duration,
     pub(crate) reset: Reset,
+    pub(crate) health_interval: Option<Duration>,
+    pub(crate) retry: Retry,
+    pub(crate) metrics_enabled: bool,
 }
 
 impl Settings {
@@ -248,6 +279,10 @@ mod tests {
         assert_eq!((settings.max_open, settings.max_idle), (25, 10));
         assert_eq!(settings.max_lifetime, Some(MINUTE * 30));
         assert_eq!(settings.max_idle_time, Some(MINUTE * 10));
+        let second = Duration::from_secs(1);
+        assert_eq!(settings.health_interval, Some(second * 30));
+        assert_eq!((settings.retry.max_retries, settings.retry.interval), (3, second));
+        assert!(settings.metrics_enabled);
     }
 
     #[test]
@@ -262,16 +297,18 @@ mod tests {
     }
 
     #[test]
-    fn zero_means_unlimited_where_it_says_so() {
+    fn zero_means_unlimited_or_off_where_it_says_so() {
         let settings = PoolConfig::new()
             .max_open_conns(0)
             .max_idle_conns(0)
             .conn_max_lifetime(Duration::ZERO)
             .conn_max_idle_time(Duration::ZERO)
+            .health_interval(Duration::ZERO)
             .resolve()
             .expect("zero is valid");
         assert_eq!((settings.max_open, settings.max_idle), (MAX_CONNECTIONS, 0));
         assert_eq!((settings.max_lifetime, settings.max_idle_time), (None, None));
+        assert_eq!(settings.health_interval, None);
     }
 
     #[test]

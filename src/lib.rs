@@ -37,7 +37,9 @@
 
 mod config;
 pub mod drivers;
+pub mod metrics;
 mod pool;
+mod retry;
 pub mod runtime;
 mod sync;
 #[cfg(feature = "testing")]

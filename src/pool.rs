@@ -47,9 +47,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use millpond_driver::{
-    Driver, Error, Fate, Holder, Outcome, Result, Row, Rows, TransactionOptions, Value,
-};
+use millpond_driver::{Driver, Error, Holder, Result, Row, Rows, TransactionOptions, Value};
 
 pub use acquire::Acquire;
 pub use builder::Builder;
@@ -67,15 +65,6 @@ pub(crate) const MAX_CONNECTIONS: usize = slots::MAX_SLOTS;
 
 /// How long [`Pool::close`] waits for goodbyes.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-
-/// How many connections a statement may meet that died before it was sent. The
-/// first one makes all idle ones suspect, so the second is fresh or checked.
-const UNSENT_ATTEMPTS: u32 = 3;
-
-/// Whether a connection was dead before anything was sent on it.
-fn was_dead(error: &Error) -> bool {
-    error.outcome() == Outcome::NotSent && error.fate() == Fate::Discard && !error.is_permanent()
-}
 
 /// A pool of connections to one database.
 ///
@@ -163,7 +152,7 @@ impl<D: Driver> Pool<D> {
     /// Runs one statement on some connection and collects its rows.
     ///
     /// A connection that turns out to be dead before the statement was sent is
-    /// replaced, and the caller does not see it.
+    /// replaced, up to `max_retries` times, and the caller does not see it.
     ///
     /// # Errors
     ///
@@ -181,14 +170,13 @@ impl<D: Driver> Pool<D> {
     ) -> impl Future<Output = Result<Rows>> + Send + 'a {
         let place = Location::caller();
         async move {
-            for _ in 1..UNSENT_ATTEMPTS {
-                let mut conn = Acquire::new(self, place).await?;
-                match conn.query(sql, params).await {
-                    Err(error) if was_dead(&error) => {}
-                    result => return result,
+            let mut retries = 0;
+            loop {
+                let result = Acquire::new(self, place).await?.query(sql, params).await;
+                if !self.again(&mut retries, result.as_ref().err()).await {
+                    return result;
                 }
             }
-            Acquire::new(self, place).await?.query(sql, params).await
         }
     }
 
@@ -256,14 +244,13 @@ impl<D: Driver> Pool<D> {
     pub fn batch<'a>(&'a self, sql: &'a str) -> impl Future<Output = Result<()>> + Send + 'a {
         let place = Location::caller();
         async move {
-            for _ in 1..UNSENT_ATTEMPTS {
-                let mut conn = Acquire::new(self, place).await?;
-                match conn.batch(sql).await {
-                    Err(error) if was_dead(&error) => {}
-                    result => return result,
+            let mut retries = 0;
+            loop {
+                let result = Acquire::new(self, place).await?.batch(sql).await;
+                if !self.again(&mut retries, result.as_ref().err()).await {
+                    return result;
                 }
             }
-            Acquire::new(self, place).await?.batch(sql).await
         }
     }
 
@@ -297,20 +284,41 @@ impl<D: Driver> Pool<D> {
     ) -> impl Future<Output = Result<Transaction<'static, D>>> + Send + '_ {
         let place = Location::caller();
         async move {
-            for _ in 1..UNSENT_ATTEMPTS {
+            let mut retries = 0;
+            loop {
                 let conn = Acquire::new(self, place).await?;
-                match Transaction::owned(conn, &options).await {
-                    Err(error) if was_dead(&error) => {}
-                    result => return result,
+                let result = Transaction::owned(conn, &options).await;
+                if !self.again(&mut retries, result.as_ref().err()).await {
+                    return result;
                 }
             }
-            Transaction::owned(Acquire::new(self, place).await?, &options).await
         }
+    }
+
+    /// Whether to try once more, on another connection, after the wait that is
+    /// due.
+    async fn again(&self, retries: &mut u32, failed: Option<&Error>) -> bool {
+        let Some(error) = failed else { return false };
+        let Shared { runtime, settings, .. } = &*self.shared;
+        let Some(wait) = settings.retry.after(error, *retries, runtime.random()) else {
+            return false;
+        };
+        *retries += 1;
+        if !wait.is_zero() {
+            runtime.sleep_until(self.shared.deadline(wait)).await;
+        }
+        true
     }
 
     /// The pool in numbers, all from one moment.
     pub fn snapshot(&self) -> Snapshot {
-        self.shared.read(|state| Snapshot::take(state, &self.shared.shelf))
+        let Shared { shelf, meters, .. } = &*self.shared;
+        let mut snapshot = self.shared.read(|state| Snapshot::take(state, shelf));
+        if let Some(meters) = meters {
+            snapshot.waits = Some(meters.waits.read());
+            snapshot.connects = Some(meters.connects.read());
+        }
+        snapshot
     }
 
     /// The driver the pool was built with.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use millpond::drivers::fake::{Act, Fake, Gate};
 use millpond::testing::sim::Sim;
 use millpond::{
@@ -240,7 +240,9 @@ open                1   created                    1
   cleaning          0   connects failed            0
   closing           0   timeouts                   0
 opening             1   overloads                  1
-waiting             0   max open                   2"
+waiting             0   max open                   2
+waits       none
+connects    1: half within 0.0ns, 99 % within 0.0ns, all within 0.0ns"
         );
     });
 }
@@ -267,7 +269,7 @@ fn a_pool_without_a_limit_opens_more_than_the_default_limit() {
         adds_up(&now);
         assert_eq!((now.max_open, now.in_use), (None, 30));
         assert_eq!(now.to_string(), "30 open: 30 in use, 0 idle; 0 waiting");
-        assert!(format!("{now:#}").ends_with("max open           unlimited"));
+        assert!(format!("{now:#}").contains("max open           unlimited\n"));
         drop(held);
     });
 }
@@ -332,6 +334,43 @@ fn without_a_runtime_the_error_names_the_features() {
         "no async runtime: build the pool inside a tokio runtime (feature `tokio`), \
          enable the feature `smol` or `async-std`, or name one with Builder::runtime"
     );
+}
+
+#[test]
+fn waits_and_connects_are_timed() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(SECOND / 4));
+        let pool = pool_of(&fake, &sim, 1).build().await.unwrap();
+        let held = pool.acquire().await.unwrap();
+        let waiting = async { drop(pool.acquire().await.unwrap()) };
+        let release = async {
+            sim.sleep(SECOND * 2).await;
+            drop(held);
+        };
+        join(waiting, release).await;
+        drop(pool.acquire().await.unwrap());
+
+        let now = pool.snapshot();
+        let (waits, connects) = (now.waits.unwrap(), now.connects.unwrap());
+        assert_eq!((waits.count, waits.max, waits.mean()), (1, SECOND * 2, SECOND * 2));
+        assert_eq!((connects.count, connects.max, connects.total), (1, SECOND / 4, SECOND / 4));
+        let table = format!("{now:#}");
+        assert!(table.contains("waits       1: half within 2.0s, "), "{table}");
+    });
+}
+
+#[test]
+fn with_metrics_disabled_counts_are_kept_and_nothing_is_timed() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 1).metrics_enabled(false).build().await.unwrap();
+        drop(pool.acquire().await.unwrap());
+        let now = pool.snapshot();
+        assert_eq!((now.acquired, now.created), (1, 1));
+        assert_eq!((now.waits, now.connects), (None, None));
+        assert!(!format!("{now:#}").contains("waits"), "{now:#}");
+    });
 }
 
 #[test]

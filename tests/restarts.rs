@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake};
 use millpond::testing::sim::Sim;
-use millpond::{Builder, Error, ErrorKind, Phase, Pool, PooledConnection};
+use millpond::{Builder, Error, ErrorKind, Outcome, Phase, Pool, PooledConnection};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -140,6 +140,63 @@ fn a_transaction_on_the_pool_survives_a_restart_within_the_unchecked_second() {
         let mut tx = pool.begin().await.unwrap();
         tx.execute("work", &[]).await.unwrap();
         tx.commit().await.unwrap();
+    });
+}
+
+/// The error of a statement whose connection was found dead before it was sent.
+fn unsent() -> Act {
+    Act::Fail(Error::lost("closed by the server").with_outcome(Outcome::NotSent))
+}
+
+#[test]
+fn what_was_not_sent_is_tried_again_max_retries_times() {
+    Sim::new(1).run(async |sim| {
+        for (max_retries, attempts) in [(0, 1), (1, 2), (3, 4)] {
+            let fake = Fake::new();
+            fake.always_query(unsent());
+            let pool = pool_of(&fake, &sim, 2).max_retries(max_retries).build().await.unwrap();
+            for failed in [
+                pool.query("read", &[]).await.err(),
+                pool.execute("write", &[]).await.err(),
+                pool.batch("several").await.err(),
+                pool.begin().await.err(),
+            ] {
+                assert_eq!(failed.unwrap().message(), "closed by the server");
+            }
+            assert_eq!(fake.counts().queries, 4 * attempts, "max_retries = {max_retries}");
+        }
+    });
+}
+
+#[test]
+fn the_first_retry_follows_at_once_and_the_others_within_retry_interval() {
+    let mut longest = Duration::ZERO;
+    for seed in 0..50 {
+        Sim::new(seed).run(async |sim| {
+            let fake = Fake::new();
+            let pool = pool_of(&fake, &sim, 2).retry_interval(SECOND * 2).build().await.unwrap();
+            fake.next_queries([unsent()]);
+            let (took, answer) = timed(&sim, pool.query("mine", &[])).await;
+            answer.unwrap();
+            assert!(took < MS, "{took:?}");
+            fake.next_queries([unsent(), unsent()]);
+            let (took, answer) = timed(&sim, pool.query("mine", &[])).await;
+            answer.unwrap();
+            assert!(took <= SECOND * 2 + MS, "{took:?}");
+            longest = longest.max(took);
+        });
+    }
+    assert!(longest > SECOND, "never longer than {longest:?}");
+}
+
+#[test]
+fn what_may_have_taken_effect_is_not_tried_again() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 2).build().await.unwrap();
+        fake.next_queries([Act::cut()]);
+        pool.query("charge the card", &[]).await.unwrap_err();
+        assert_eq!(fake.counts().queries, 1);
     });
 }
 

@@ -29,6 +29,22 @@ impl Setting for usize {
     }
 }
 
+impl Setting for u32 {
+    const FORM: &'static str = "a whole number";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Setting for bool {
+    const FORM: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
 impl Setting for Duration {
     const FORM: &'static str = "a duration with units, as in 1h30m, 2.5s or 250ms, or 0";
 

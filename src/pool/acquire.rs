@@ -148,7 +148,12 @@ impl<'a, D: Driver> Acquire<'a, D> {
         drop(keeper);
         let shared = &self.pool.shared;
         match answer {
-            Answer::Granted(held) => self.serve(held),
+            Answer::Granted(held) => {
+                if let Some(meters) = &shared.meters {
+                    meters.waits.record(shared.runtime.now().saturating_duration_since(since));
+                }
+                self.serve(held)
+            }
             Answer::Failed(error) => self.fail(error),
             Answer::Expired => {
                 let waited = shared.runtime.now().saturating_duration_since(since);

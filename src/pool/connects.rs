@@ -9,11 +9,11 @@ use std::time::Instant;
 use millpond_driver::{Error, Fate};
 
 use super::entry::{Entry, Held, Phase};
-use super::outage::fraction;
 use super::slots::Index;
 use super::state::State;
 use super::transaction::Depth;
 use super::turn::{Job, Turn};
+use crate::retry::fraction;
 
 impl<C> State<C> {
     /// Takes a slot for a connection to be opened.
@@ -54,6 +54,7 @@ impl<C> State<C> {
             born: turn.now,
             expires,
             idle_since: turn.now,
+            checked_at: None,
             fresh_until: turn.now,
             era: turn.shelf.era(),
             in_flight: false,

@@ -31,6 +31,8 @@ pub(super) struct Entry<C> {
     pub(super) expires: Option<Instant>,
     /// When it was last given back (coarse clock).
     pub(super) idle_since: Instant,
+    /// When it was last checked in the background.
+    pub(super) checked_at: Option<Instant>,
     /// Until when it may be lent without a check, by age and idleness.
     pub(super) fresh_until: Instant,
     /// The era in which it was last proved alive.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use millpond_driver::Error;
 
+use crate::retry::fraction;
+
 /// Bounds of the backoff: the delay before attempt `n` is drawn from
 /// `0 ..= min(CAP, FIRST·2ⁿ)` (full jitter, as in AWS's "Exponential Backoff
 /// and Jitter", 2015).
@@ -69,11 +71,6 @@ impl Outage {
     pub(super) fn refusal(&self, now: Instant) -> Option<&Error> {
         self.last().filter(|error| error.is_permanent() && self.until(now).is_some())
     }
-}
-
-/// A part of `whole`, uniform in `0 ..= whole`, by the random number given.
-pub(super) fn fraction(whole: Duration, random: u64) -> Duration {
-    whole.mul_f64((random >> 11) as f64 / ((1_u64 << 53) - 1) as f64)
 }
 
 #[cfg(test)]

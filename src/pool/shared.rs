@@ -21,6 +21,7 @@ use super::state::State;
 use super::turn::{Effects, Turn};
 use super::waiters::{Answer, Ticket};
 use crate::config::Settings;
+use crate::metrics::Histogram;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 pub(super) struct Shared<D: Driver> {
@@ -28,6 +29,8 @@ pub(super) struct Shared<D: Driver> {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) settings: Settings,
     pub(super) shelf: Shelf<D::Connection>,
+    /// What is measured, if anything is.
+    pub(super) meters: Option<Meters>,
     state: Mutex<State<D::Connection>>,
     /// The pool has been closed: tasks stop what they do.
     closing: Event,
@@ -37,16 +40,29 @@ pub(super) struct Shared<D: Driver> {
     handles: AtomicUsize,
 }
 
+/// What a pool measures.
+#[derive(Debug)]
+pub(super) struct Meters {
+    /// How long callers waited that were served.
+    pub(super) waits: Histogram,
+    /// How long connects took that succeeded.
+    pub(super) connects: Histogram,
+}
+
 impl<D: Driver> Shared<D> {
     /// The state behind one handle.
     pub(super) fn new(driver: D, runtime: Arc<dyn Runtime>, settings: Settings) -> Self {
         let shelf = Shelf::new(runtime.now(), settings.check_after_idle);
         let state = Mutex::new(State::new(settings.clone()));
+        let meters = settings
+            .metrics_enabled
+            .then(|| Meters { waits: Histogram::new(), connects: Histogram::new() });
         Self {
             driver,
             runtime,
             settings,
             shelf,
+            meters,
             state,
             closing: Event::new(),
             ebbed: Event::new(),

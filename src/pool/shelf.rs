@@ -67,10 +67,16 @@ impl<C> Shelf<C> {
         self.slots.push(held.index, held.entry).map_err(|(index, entry)| Held { index, entry })
     }
 
-    /// Notes that a connection has been used or checked now.
+    /// Notes that a connection has been used until now.
     #[inline]
     pub(super) fn rest(&self, entry: &mut Entry<C>, now: Instant) {
         entry.idle_since = now;
+        self.prove(entry, now);
+    }
+
+    /// Notes that a connection has answered now.
+    #[inline]
+    pub(super) fn prove(&self, entry: &mut Entry<C>, now: Instant) {
         let expires = entry.expires.unwrap_or(self.end);
         entry.fresh_until =
             now.checked_add(self.check_after_idle).map_or(expires, |at| at.min(expires));

@@ -12,6 +12,7 @@ use super::entry::Phase;
 use super::shelf::Shelf;
 use super::slots::MAX_SLOTS;
 use super::state::State;
+use crate::metrics::Timings;
 
 /// The pool at one moment.
 ///
@@ -53,6 +54,11 @@ pub struct Snapshot {
     pub timeouts: u64,
     /// Callers turned away because too many waited, since then.
     pub overloads: u64,
+    /// How long callers waited for a connection, of those that had to and were
+    /// served. `None`: `metrics_enabled` is off.
+    pub waits: Option<Timings>,
+    /// How long connects took that succeeded. `None`: `metrics_enabled` is off.
+    pub connects: Option<Timings>,
     /// Whether the pool has been closed.
     pub is_closed: bool,
 }
@@ -79,6 +85,8 @@ impl Snapshot {
             released: 0,
             timeouts: tally.timeouts,
             overloads: tally.overloads,
+            waits: None,
+            connects: None,
             is_closed: state.is_closed(),
         };
         for note in shelf.slots.notes() {
@@ -191,6 +199,11 @@ impl Snapshot {
             match since_start.get(row) {
                 Some((name, count)) => writeln!(f, "{name:<15} {:>12}", grouped(*count))?,
                 None => write!(f, "{:<15} {most:>12}", "max open")?,
+            }
+        }
+        for (name, timings) in [("waits", &self.waits), ("connects", &self.connects)] {
+            if let Some(timings) = timings {
+                write!(f, "\n{name:<11} {timings}")?;
             }
         }
         Ok(())

@@ -35,7 +35,7 @@ pub(super) struct State<C> {
     /// Slots without a connection, opening or otherwise.
     pub(super) vacant: Vec<Index>,
     pub(super) opening: usize,
-    checking: usize,
+    pub(super) checking: usize,
     /// Connections whose cleaning is one round trip.
     pub(super) rinsing: usize,
     /// Until then those are as good as free.
@@ -189,16 +189,31 @@ impl<C> State<C> {
 
     // Connections come back.
 
-    /// A clean connection is free: new, checked, cleaned, or given back.
+    /// A clean connection is free: new, cleaned, or given back.
     pub(super) fn put(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>) {
+        turn.shelf.rest(&mut held.entry, turn.now);
+        self.offer(turn, held);
+    }
+
+    /// A connection has passed its check.
+    pub(super) fn checked(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>) {
+        held.entry.era = turn.shelf.era();
+        held.entry.checked_at = Some(turn.now);
+        turn.shelf.prove(&mut held.entry, turn.now);
+        self.rewatch(turn, held.entry.idle_since);
+        self.offer(turn, held);
+    }
+
+    /// A connection that has just answered goes to the oldest caller, or back
+    /// among the idle.
+    fn offer(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
         let unwanted = self.waiters.is_empty() && self.rules.max_idle == 0;
         if self.closed || unwanted || held.entry.is_expired(turn.now) {
             self.retire(turn, held);
             return;
         }
-        turn.shelf.rest(&mut held.entry, turn.now);
         if self.waiters.is_empty() || turn.shelf.is_suspect(&held.entry) {
-            turn.shelf.put_locked(held);
+            self.shelve(turn, held);
         } else {
             self.grant(turn, held);
         }
@@ -361,9 +376,7 @@ impl<C> State<C> {
                 } else if wanted || turn.shelf.is_suspect(&held.entry) {
                     // Suspects are checked all at once: if they are dead, their
                     // checks must not add up.
-                    self.checking += 1;
-                    turn.shelf.note(&held.index).set(Phase::Checking);
-                    turn.fx.jobs.push(Job::Check(held));
+                    self.start_check(turn, held);
                 } else {
                     turn.shelf.put_locked(held);
                     break;
@@ -402,6 +415,13 @@ impl<C> State<C> {
         turn.shelf.lend(&held, turn.now, borrower);
         let waker = self.waiters.answer_first(Answer::Granted(held));
         turn.fx.wake(waker);
+    }
+
+    /// Has a connection checked.
+    pub(super) fn start_check(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+        self.checking += 1;
+        turn.shelf.note(&held.index).set(Phase::Checking);
+        turn.fx.jobs.push(Job::Check(held));
     }
 
     pub(super) fn fail_first(&mut self, turn: &mut Turn<'_, C>, error: &Error) {

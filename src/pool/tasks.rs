@@ -63,8 +63,13 @@ impl<D: Driver> Shared<D> {
 
     pub(super) async fn connect(&self) -> millpond_driver::Result<D::Connection> {
         let limit = self.settings.connect_timeout;
+        let start = self.runtime.now();
         let cx = ConnectContext::new(&self.runtime, self.deadline(limit));
-        self.attempt(Phase::Connecting, limit, self.driver.connect(&cx)).await
+        let conn = self.attempt(Phase::Connecting, limit, self.driver.connect(&cx)).await?;
+        if let Some(meters) = &self.meters {
+            meters.connects.record(self.runtime.now().saturating_duration_since(start));
+        }
+        Ok(conn)
     }
 }
 
@@ -80,14 +85,11 @@ async fn check<D: Driver>(mut seat: Seat<D>) {
     let limit = shared.settings.check_timeout;
     let ping = shared.driver.ping(seat.conn());
     let checked = shared.attempt(Phase::Checking, limit, ping).await;
-    let (mut held, work) = seat.leave();
+    let (held, work) = seat.leave();
     shared.turn(|state, turn| {
         state.done(work);
         match checked {
-            Ok(()) => {
-                held.entry.era = turn.shelf.era();
-                state.put(turn, held);
-            }
+            Ok(()) => state.checked(turn, held),
             Err(error) => {
                 state.failed_check = Some(error);
                 state.bury(turn, held);

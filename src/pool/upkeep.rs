@@ -1,12 +1,12 @@
 //! What is done to connections as time passes: old ones are closed, and those
-//! idle for too long.
+//! idle for too long; the others are checked now and then.
 //!
 //! Owns when to look next, so that a pool at rest is looked at rarely. Part of
 //! the state machine: runs under the lock, reads no clock.
 
 use std::time::{Duration, Instant};
 
-use super::entry::Phase;
+use super::entry::{Held, Phase};
 use super::state::{State, earliest};
 use super::turn::{Job, Turn};
 
@@ -23,15 +23,24 @@ impl<C> State<C> {
     /// A connection that expires then has been opened.
     pub(super) fn watch(&mut self, turn: &mut Turn<'_, C>, expires: Option<Instant>) {
         let renew = expires.and_then(|at| at.checked_sub(RENEW_BEFORE)).map(|at| at.max(turn.now));
-        let at = earliest([renew, expires, self.next_idle_out(turn)]);
+        self.look_at(turn, earliest([renew, expires, self.next_idle_out(turn)]));
+    }
+
+    /// A connection is back among the idle, as if it had not been away.
+    pub(super) fn rewatch(&mut self, turn: &mut Turn<'_, C>, idle_since: Instant) {
+        let idle_out = self.rules.max_idle_time.and_then(|limit| idle_since.checked_add(limit));
+        self.look_at(turn, earliest([idle_out, self.next_idle_out(turn)]));
+    }
+
+    fn look_at(&mut self, turn: &mut Turn<'_, C>, at: Option<Instant>) {
         if at.is_some() {
             self.maintain_at = earliest([self.maintain_at, at]);
             self.hire(turn, at);
         }
     }
 
-    /// Closes what has been idle or alive for too long, and has successors
-    /// opened for those in demand.
+    /// Closes what has been idle or alive for too long, has successors opened
+    /// for those in demand, and has checked what nobody used for a while.
     pub(super) fn maintain(&mut self, turn: &mut Turn<'_, C>) {
         turn.shelf.slots.raise();
         // What cannot be replaced now is not trimmed.
@@ -44,11 +53,16 @@ impl<C> State<C> {
             let idle = self.rules.max_idle_time.filter(|_| depth >= self.rules.min_idle);
             let limit = idle.into_iter().chain(surplus).min().filter(|_| trims);
             let until = limit.and_then(|limit| held.entry.idle_since.checked_add(limit));
+            let answered = held.entry.checked_at.max(Some(held.entry.idle_since));
+            let check = answered.zip(self.rules.health_interval);
+            let check = check.and_then(|(answered, interval)| answered.checked_add(interval));
             if held.entry.is_expired(turn.now) || until.is_some_and(|at| turn.now >= at) {
                 turn.shelf.note(&held.index).set(Phase::Closing);
                 turn.fx.jobs.push(Job::Close(held));
+            } else if check.is_some_and(|at| turn.now >= at) {
+                self.start_check(turn, held);
             } else {
-                next = earliest([next, until]);
+                next = earliest([next, until, check]);
                 turn.shelf.put_locked(held);
             }
         }
@@ -103,12 +117,31 @@ impl<C> State<C> {
         spare < self.rules.min_idle
     }
 
-    /// When a connection that is in use now could first have been idle for too
-    /// long.
+    /// Puts a connection back among the idle by when it was last used: one that
+    /// was only checked does not come before those that callers use.
+    pub(super) fn shelve(&self, turn: &mut Turn<'_, C>, held: Held<C>) {
+        turn.shelf.slots.raise();
+        let mut used_later = Vec::new();
+        while let Some(top) = turn.shelf.take_locked() {
+            if top.entry.idle_since <= held.entry.idle_since {
+                turn.shelf.put_locked(top);
+                break;
+            }
+            used_later.push(top);
+        }
+        turn.shelf.put_locked(held);
+        for held in used_later.into_iter().rev() {
+            turn.shelf.put_locked(held);
+        }
+    }
+
+    /// When a connection that is in use now could first have been idle for so
+    /// long that something is due.
     fn next_idle_out(&self, turn: &Turn<'_, C>) -> Option<Instant> {
         let open = self.open(turn);
         let surplus = (open > self.rules.max_idle).then_some(SURPLUS_LINGER);
-        let idle = self.rules.max_idle_time.filter(|_| open > 0);
+        let idle = [self.rules.max_idle_time, self.rules.health_interval];
+        let idle = idle.into_iter().flatten().filter(|_| open > 0);
         let limit = surplus.into_iter().chain(idle).min()?;
         turn.now.checked_add(limit)
     }
