@@ -1,0 +1,326 @@
+//! PostgreSQL as a [`Driver`].
+//!
+//! Owns the driver and what each call of the contract means here. Does not know
+//! how a statement runs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_core::Stream;
+use millpond_driver::{
+    Cancel, Cause, ConnectContext, Driver, Error, Fate, Keepalive, NodeStatus, Outcome, Reset,
+    Result, Role, Row, Rows, Scope, ServerInfo, Session, TransactionOptions, Value,
+};
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use crate::options::{DEFAULT_PORT, Host, Options, TargetSession};
+use crate::{PostgresConnection, TlsMode, dial, stream, url};
+
+/// A PostgreSQL server, or several of which one is wanted.
+///
+/// ```
+/// use millpond_postgres::{Postgres, TlsMode};
+///
+/// let orders = Postgres::new("db.example.com")
+///     .user("shop")
+///     .password("secret")
+///     .database("orders")
+///     .tls(TlsMode::VerifyFull);
+/// let orders = Postgres::from_url(
+///     "postgres://shop:secret@db-1.example.com,db-2.example.com/orders\
+///      ?target_session_attrs=read-write",
+/// )?;
+/// # Ok::<(), millpond_driver::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Postgres {
+    pub(crate) options: Options,
+}
+
+impl Postgres {
+    /// The server on this host: a name, an address, or the folder of a Unix
+    /// socket, which begins with a slash.
+    pub fn new(host: impl Into<String>) -> Self {
+        Self { options: Options::new(vec![Host::new(host, DEFAULT_PORT)]) }
+    }
+
+    /// The server a URL names: `postgres://user:password@host:port/database`.
+    ///
+    /// Several hosts are separated by commas. The folder of a Unix socket is
+    /// written as `%2Frun%2Fpostgresql` in place of a host, or as the parameter
+    /// `host=/run/postgresql`. Parameters have the names that libpq gives them;
+    /// [the crate](crate#urls) lists them.
+    ///
+    /// # Errors
+    ///
+    /// A part of the URL does not parse, or a parameter is unknown or has a bad
+    /// value. The message names it and the rule, and never a password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        url::parse(url)
+    }
+
+    /// Another host, tried when those before it fail.
+    #[must_use]
+    pub fn fallback_host(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.options.hosts.push(Host::new(host, port));
+        self
+    }
+
+    /// The port, of all hosts named so far. Default: 5432.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.options.hosts.iter_mut().for_each(|host| host.port = port);
+        self
+    }
+
+    /// Who logs in. Default: the user who runs this program.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.options.login.user(user);
+        self
+    }
+
+    /// The password. Default: none.
+    #[must_use]
+    pub fn password(mut self, password: impl AsRef<[u8]>) -> Self {
+        self.options.login.password(password);
+        self
+    }
+
+    /// The database. Default: the one named as the user.
+    #[must_use]
+    pub fn database(mut self, database: impl Into<String>) -> Self {
+        self.options.login.dbname(database);
+        self
+    }
+
+    /// The name by which an operator sees the connection, in
+    /// `pg_stat_activity` and the log. Default: this program's.
+    #[must_use]
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.options.login.application_name(name);
+        self
+    }
+
+    /// Whether connections are encrypted, and what the server must prove.
+    /// Default: encrypted if the server offers it and this crate has TLS.
+    #[must_use]
+    pub fn tls(mut self, mode: TlsMode) -> Self {
+        self.options.tls.mode = mode;
+        self.options.tls.renew();
+        self
+    }
+
+    /// A file of root certificates, in PEM. Default: the system's.
+    #[must_use]
+    pub fn root_certificates(mut self, file: impl Into<PathBuf>) -> Self {
+        self.options.tls.roots = Some(file.into());
+        self.options.tls.renew();
+        self
+    }
+
+    /// Files of a certificate and its key, in PEM, by which the server knows us.
+    /// Default: none.
+    #[must_use]
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.options.tls.identity = Some((certificate.into(), key.into()));
+        self.options.tls.renew();
+        self
+    }
+
+    /// Which of several servers is wanted. Default: any.
+    #[must_use]
+    pub fn target_session(mut self, session: TargetSession) -> Self {
+        self.options.session = session;
+        self
+    }
+
+    /// How long one host may take. Default: its share of what the pool allows.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Probes of idle connections, `None` for none. Default: those of
+    /// [`SocketOptions`](millpond_driver::SocketOptions).
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: Option<Keepalive>) -> Self {
+        self.options.socket.keepalive = keepalive;
+        self
+    }
+
+    /// How many prepared statements a connection keeps. Default: 100.
+    #[must_use]
+    pub fn statement_cache(mut self, statements: usize) -> Self {
+        self.options.statement_cache = statements;
+        self
+    }
+}
+
+/// As the client's own configuration says, but for the order of the hosts, which
+/// is theirs. Of TLS it knows fewer modes: [`Postgres::tls`] has them all.
+impl From<tokio_postgres::Config> for Postgres {
+    fn from(config: tokio_postgres::Config) -> Self {
+        Self { options: config.into() }
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Postgres").field(&self.options).finish()
+    }
+}
+
+/// What makes a session as it was after the login. `DISCARD ALL` would, but for
+/// the prepared statements, which are no setting and are kept.
+const FRESH: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;";
+
+const READ_ONLY: &str = "SET default_transaction_read_only = on;";
+
+/// Role, whether it takes writes, its place in the log, bytes not replayed, and
+/// seconds since the last change replayed.
+const STATUS: &str = "SELECT r, current_setting('transaction_read_only'), \
+     pg_wal_lsn_diff(CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, '0/0'), \
+     CASE WHEN r THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END, \
+     CASE WHEN r THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END \
+     FROM pg_is_in_recovery() AS r";
+
+impl Driver for Postgres {
+    type Connection = PostgresConnection;
+
+    async fn connect(&self, cx: &ConnectContext<'_>) -> Result<PostgresConnection> {
+        // In a box: it is large, and who calls has other futures on its stack.
+        Box::pin(dial::open(&self.options, cx)).await
+    }
+
+    async fn ping(&self, conn: &mut PostgresConnection) -> Result<()> {
+        conn.run(async |client| client.check_connection().await).await
+    }
+
+    async fn query(
+        &self,
+        conn: &mut PostgresConnection,
+        sql: &str,
+        params: &[Value],
+    ) -> Result<Rows> {
+        conn.query(sql, params).await
+    }
+
+    fn name(&self) -> &'static str {
+        "postgresql"
+    }
+
+    fn query_stream<'a>(
+        &'a self,
+        conn: &'a mut PostgresConnection,
+        sql: &'a str,
+        params: &'a [Value],
+    ) -> impl Stream<Item = Result<Row>> + Send + 'a {
+        stream::rows(conn, sql, params)
+    }
+
+    async fn batch(&self, conn: &mut PostgresConnection, sql: &str) -> Result<()> {
+        conn.run(async |client| client.batch_execute(sql).await).await
+    }
+
+    fn server(&self, conn: &PostgresConnection) -> ServerInfo {
+        ServerInfo::new("postgresql", conn.version().to_owned())
+    }
+
+    fn session(&self, conn: &PostgresConnection) -> Session {
+        conn.session()
+    }
+
+    async fn reset(&self, conn: &mut PostgresConnection, to: Reset) -> Result<()> {
+        conn.settle().await?;
+        let mut sql = String::new();
+        if conn.status() != b'I' {
+            sql.push_str("ROLLBACK;");
+        }
+        if to == Reset::Session {
+            sql.push_str(FRESH);
+        }
+        if sql.is_empty() {
+            return Ok(());
+        }
+        if conn.read_only {
+            sql.push_str(READ_ONLY);
+        }
+        self.batch(conn, &sql).await
+    }
+
+    fn cancel(&self, conn: &PostgresConnection) -> Option<Cancel> {
+        Some(conn.cancel())
+    }
+
+    async fn begin(
+        &self,
+        conn: &mut PostgresConnection,
+        options: &TransactionOptions,
+    ) -> Result<()> {
+        self.batch(conn, &options.begin_sql()).await
+    }
+
+    async fn commit(&self, conn: &mut PostgresConnection) -> Result<()> {
+        self.batch(conn, "COMMIT").await?;
+        // The server's answer to the commit of a transaction that has failed.
+        if conn.has_rolled_back() {
+            return Err(Error::statement("the transaction had failed, so it was rolled back")
+                .with_outcome(Outcome::RolledBack)
+                .with_fate(Fate::Reusable)
+                .with_cause(Cause::Caller)
+                .with_scope(Scope::Transaction));
+        }
+        Ok(())
+    }
+
+    async fn rollback(&self, conn: &mut PostgresConnection) -> Result<()> {
+        self.batch(conn, "ROLLBACK").await
+    }
+
+    async fn status(&self, conn: &mut PostgresConnection) -> Result<NodeStatus> {
+        let answer = conn.run(async |client| client.simple_query(STATUS).await).await?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.ok_or_else(|| Error::decode("the server told no status"))?;
+        Ok(node_status(row, conn.read_only))
+    }
+
+    /// New transactions refuse writes, unless they ask for them.
+    async fn set_read_only(&self, conn: &mut PostgresConnection, read_only: bool) -> Result<()> {
+        let sql = if read_only { READ_ONLY } else { "RESET default_transaction_read_only" };
+        self.batch(conn, sql).await?;
+        conn.read_only = read_only;
+        Ok(())
+    }
+
+    async fn close(&self, conn: PostgresConnection) {
+        conn.close().await;
+    }
+}
+
+/// `by_us`: the session refuses writes because it was asked to.
+fn node_status(row: &SimpleQueryRow, by_us: bool) -> NodeStatus {
+    fn number<T: std::str::FromStr>(row: &SimpleQueryRow, index: usize) -> Option<T> {
+        row.get(index)?.parse().ok()
+    }
+    let standby = row.get(0) == Some("t");
+    let mut status = NodeStatus::default();
+    status.role = if standby { Role::Replica } else { Role::Primary };
+    status.writable = Some(!standby && (by_us || row.get(1) == Some("off")));
+    status.position = number(row, 2);
+    // What was restored from an archive was never received.
+    status.lag_bytes = number::<i128>(row, 3).map(|bytes| bytes.max(0) as u64);
+    status.lag =
+        number::<f64>(row, 4).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    status
+}

@@ -1,0 +1,150 @@
+//! Statements of the driver and their answers.
+//!
+//! Decides when a statement is prepared, and when it is run again. Does not know
+//! how an error is explained, nor what else is in flight.
+
+use std::iter;
+use std::mem;
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
+use millpond_driver::{Cause, Columns, Error, Outcome, Result, Row, Rows, Value};
+use tokio_postgres::RowStream;
+use tokio_postgres::types::Type;
+
+use crate::PostgresConnection;
+use crate::connection::Fault;
+use crate::statements::{self, Prepared};
+use crate::value::{Lazy, Param};
+
+impl PostgresConnection {
+    /// Runs a statement and collects its rows.
+    pub(crate) async fn query(&mut self, sql: &str, params: &[Value]) -> Result<Rows> {
+        let mut repeated = false;
+        loop {
+            let sent = self.begin().await?;
+            match self.try_query(sql, params).await {
+                Ok(rows) => {
+                    self.done();
+                    return Ok(rows);
+                }
+                Err(fault) => {
+                    let error = Box::pin(self.explain(fault, sent)).await;
+                    if !self.is_stale(sql, &error) || mem::replace(&mut repeated, true) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a statement failed only because it was prepared long ago, and may be
+    /// run again. It is forgotten.
+    fn is_stale(&mut self, sql: &str, error: &Error) -> bool {
+        error.cause() == Cause::StaleStatement
+            && self.statements.forget(sql)
+            && error.outcome() == Outcome::Rejected
+            && self.status() == b'I'
+    }
+
+    async fn try_query(&mut self, sql: &str, params: &[Value]) -> Result<Rows, Fault> {
+        let (stream, mut columns) = self.try_start(sql, params).await?;
+        let mut stream = pin!(stream);
+        let mut rows = Vec::new();
+        while let Some(row) = stream.try_next().await? {
+            let columns = columns.get_or_insert_with(|| statements::columns(row.columns()));
+            rows.push(Row::lazy(columns.clone(), Lazy(row)));
+        }
+        let rows = Rows::new(columns.unwrap_or_default(), rows);
+        Ok(match stream.rows_affected() {
+            Some(affected) if self.has_changed() => rows.with_affected(affected),
+            _ => rows,
+        })
+    }
+
+    /// Starts a statement: its rows, and their columns if they were known before.
+    async fn try_start(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+    ) -> Result<(RowStream, Option<Columns>), Fault> {
+        let prepared = match self.statements.get(sql) {
+            Some(prepared) => prepared,
+            None if params.is_empty() && statements::gives_no_rows(sql) => {
+                let none = iter::empty::<(Param<'_>, Type)>();
+                let rows = Box::pin(self.client.query_typed_raw(sql, none)).await?;
+                return Ok((rows, None));
+            }
+            // In a box, so that the future of one that is known is small.
+            None => Box::pin(self.prepare(sql)).await?,
+        };
+        let wanted = prepared.statement.params().len();
+        if wanted != params.len() {
+            return Err(Fault::Ours(miscounted(wanted, params.len())));
+        }
+        let params = params.iter().enumerate().map(|(index, value)| Param(index + 1, value));
+        let stream = self.client.query_raw(&prepared.statement, params).await?;
+        Ok((stream, Some(prepared.columns)))
+    }
+
+    async fn prepare(&mut self, sql: &str) -> Result<Prepared, Fault> {
+        if statements::is_copy(sql) {
+            return Err(Fault::Ours(Error::unsupported(
+                "COPY with the client's data; see copy_in and copy_out of conn.client()",
+            )));
+        }
+        let prepared = Prepared::new(self.client.prepare(sql).await?);
+        self.statements.keep(sql, prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Starts a statement whose rows come one by one; the caller says when they
+    /// have.
+    pub(crate) async fn start(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+    ) -> Result<(RowStream, Option<Columns>, u32)> {
+        let mut repeated = false;
+        loop {
+            let sent = self.begin().await?;
+            match self.try_start(sql, params).await {
+                Ok((stream, columns)) => return Ok((stream, columns, sent)),
+                Err(fault) => {
+                    let error = Box::pin(self.explain(fault, sent)).await;
+                    if !self.is_stale(sql, &error) || mem::replace(&mut repeated, true) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rows have come, or an error instead.
+    pub(crate) async fn finish(
+        &mut self,
+        sent: u32,
+        failure: Option<tokio_postgres::Error>,
+    ) -> Result<()> {
+        match failure {
+            None => {
+                self.done();
+                Ok(())
+            }
+            Some(error) => Err(Box::pin(self.explain(error.into(), sent)).await),
+        }
+    }
+
+    /// Whether the last statement was one that changes rows.
+    fn has_changed(&self) -> bool {
+        let tag = self.tag();
+        let verb = tag.split(|&byte| byte == b' ' || byte == 0).next().unwrap_or_default();
+        matches!(verb, b"INSERT" | b"UPDATE" | b"DELETE" | b"MERGE" | b"COPY")
+    }
+}
+
+#[cold]
+fn miscounted(wanted: usize, given: usize) -> Error {
+    Error::statement(format!("the statement has {wanted} parameters, {given} values were given"))
+        .with_outcome(Outcome::NotSent)
+}

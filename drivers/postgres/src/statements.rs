@@ -1,0 +1,206 @@
+//! The prepared statements that a connection keeps.
+//!
+//! Decides which are kept, and which statements are not worth preparing. Does
+//! not prepare any.
+
+use std::collections::HashMap;
+
+use millpond_driver::{Column, Columns};
+use tokio_postgres::Statement;
+
+/// A prepared statement and the columns of its answers.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    pub(crate) statement: Statement,
+    pub(crate) columns: Columns,
+}
+
+impl Prepared {
+    pub(crate) fn new(statement: Statement) -> Self {
+        let columns = columns(statement.columns());
+        Self { statement, columns }
+    }
+}
+
+/// The columns as the contract has them.
+pub(crate) fn columns(columns: &[tokio_postgres::Column]) -> Columns {
+    let column = |column: &tokio_postgres::Column| {
+        Column::new(column.name()).with_type_name(column.type_().name().to_owned())
+    };
+    columns.iter().map(column).collect()
+}
+
+/// Statements by their text, the most recently used of them.
+pub(crate) struct Statements<T = Prepared> {
+    known: HashMap<Box<str>, (T, u64)>,
+    capacity: usize,
+    /// Counts uses.
+    clock: u64,
+}
+
+impl<T: Clone> Statements<T> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { known: HashMap::new(), capacity, clock: 0 }
+    }
+
+    pub(crate) fn get(&mut self, sql: &str) -> Option<T> {
+        let (statement, used) = self.known.get_mut(sql)?;
+        self.clock += 1;
+        *used = self.clock;
+        Some(statement.clone())
+    }
+
+    /// Keeps a statement, in place of the one that was not used for longest.
+    pub(crate) fn keep(&mut self, sql: &str, statement: T) {
+        if self.capacity == 0 {
+            return;
+        }
+        if self.known.len() >= self.capacity {
+            let oldest = self.known.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = oldest.map(|(sql, _)| sql.clone());
+            oldest.and_then(|sql| self.known.remove(&sql));
+        }
+        self.clock += 1;
+        self.known.insert(sql.into(), (statement, self.clock));
+    }
+
+    /// Forgets a statement. Whether it was known.
+    pub(crate) fn forget(&mut self, sql: &str) -> bool {
+        self.known.remove(sql).is_some()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+/// Whether a statement without parameters, by its first word, gives no rows. Run
+/// unprepared it takes one round trip. Of those that give rows the types of
+/// their columns must be known first: the client would ask for an unknown one
+/// while the rows are on their way, and wait for ever.
+pub(crate) fn gives_no_rows(sql: &str) -> bool {
+    const NO_ROWS: [&str; 35] = [
+        "abort",
+        "alter",
+        "analyze",
+        "begin",
+        "checkpoint",
+        "close",
+        "cluster",
+        "comment",
+        "commit",
+        "create",
+        "deallocate",
+        "declare",
+        "discard",
+        "do",
+        "drop",
+        "end",
+        "grant",
+        "import",
+        "listen",
+        "lock",
+        "move",
+        "notify",
+        "prepare",
+        "reassign",
+        "refresh",
+        "reindex",
+        "release",
+        "reset",
+        "revoke",
+        "rollback",
+        "savepoint",
+        "set",
+        "start",
+        "truncate",
+        "unlisten",
+    ];
+    const CHANGES: [&str; 4] = ["delete", "insert", "merge", "update"];
+    let verb = first_word(sql);
+    let is = |word: &&str| word.eq_ignore_ascii_case(verb);
+    NO_ROWS.iter().any(is) || CHANGES.iter().any(is) && !contains(sql, "returning")
+}
+
+/// Whether the statement moves data past rows and parameters, which only the
+/// client can do.
+pub(crate) fn is_copy(sql: &str) -> bool {
+    first_word(sql).eq_ignore_ascii_case("copy")
+        && (contains(sql, "stdin") || contains(sql, "stdout"))
+}
+
+fn first_word(sql: &str) -> &str {
+    let sql = skip_blanks(sql);
+    let end = sql.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(sql.len());
+    &sql[..end]
+}
+
+/// Past blanks and comments.
+fn skip_blanks(sql: &str) -> &str {
+    let mut sql = sql.trim_start();
+    loop {
+        let rest = match sql.as_bytes() {
+            [b'-', b'-', ..] => sql.split_once('\n').map_or("", |(_, rest)| rest),
+            [b'/', b'*', ..] => sql.split_once("*/").map_or("", |(_, rest)| rest),
+            _ => return sql,
+        };
+        sql = rest.trim_start();
+    }
+}
+
+/// Whether a lower-case word is somewhere in the text, in any case.
+fn contains(text: &str, word: &str) -> bool {
+    text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_that_was_not_used_for_longest_makes_room() {
+        let mut statements = Statements::new(2);
+        statements.keep("a", 1);
+        statements.keep("b", 2);
+        assert_eq!(statements.get("a"), Some(1));
+        statements.keep("c", 3);
+        assert_eq!((statements.get("a"), statements.get("b")), (Some(1), None));
+        assert!(statements.forget("a") && !statements.forget("a"));
+        assert_eq!(statements.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_kept_without_room() {
+        let mut statements = Statements::new(0);
+        statements.keep("a", 1);
+        assert_eq!(statements.get("a"), None);
+    }
+
+    #[test]
+    fn what_may_give_rows_is_prepared_first() {
+        for sql in [
+            "SELECT 1",
+            "/* INSERT */ WITH a AS (SELECT 1) SELECT * FROM a",
+            "insert into t values (1) RETURNING id",
+            "SHOW all",
+            "EXECUTE s",
+            "",
+            "(SELECT 1)",
+        ] {
+            assert!(!gives_no_rows(sql), "{sql}");
+        }
+        for sql in
+            ["INSERT INTO t VALUES (1)", " -- a\n/* b */ Create TABLE t ()", "begin", "SET a=1"]
+        {
+            assert!(gives_no_rows(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_needs_the_client_is_known() {
+        assert!(is_copy("COPY t FROM STDIN"));
+        assert!(is_copy("copy (SELECT 1) to stdout"));
+        assert!(!is_copy("COPY t FROM '/tmp/t'"));
+        assert!(!is_copy("SELECT 'COPY t FROM STDIN'"));
+    }
+}
