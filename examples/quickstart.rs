@@ -3,9 +3,11 @@
 //!
 //!     cargo run --example quickstart --features sqlite,tokio
 //!     cargo run --example quickstart --features sqlite,smol -- sqlite://bank.db
+//!     cargo run --example quickstart --features postgres,tokio -- postgres://user:password@localhost/bank
+//!     cargo run --example quickstart --features mysql,async-std -- mysql://user:password@localhost/bank
 //!
 //! Takes the URL of a database, by default a SQLite file in a temporary folder.
-//! Put `async-std` or `smol` in place of `tokio`: nothing else changes.
+//! It makes a table `account` there, in place of one that may be there already.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use millpond::drivers::Any;
 use millpond::runtime::{self, Runtime};
-use millpond::{Error, Pool, Result, params};
+use millpond::{Driver, Error, Pool, Result, params};
 
 const ACCOUNTS: i64 = 100;
 const OPENING_BALANCE: i64 = 1_000;
@@ -81,8 +83,9 @@ async fn create_accounts(pool: &Pool<Any>) -> Result<()> {
     )
     .await?;
     let mut tx = pool.begin().await?;
+    let insert = marked(pool, "INSERT INTO account VALUES (?, ?)");
     for id in 0..ACCOUNTS {
-        tx.execute("INSERT INTO account VALUES (?, ?)", &params![id, OPENING_BALANCE]).await?;
+        tx.execute(&insert, &params![id, OPENING_BALANCE]).await?;
     }
     tx.commit().await
 }
@@ -90,15 +93,20 @@ async fn create_accounts(pool: &Pool<Any>) -> Result<()> {
 /// Many small transactions, each of which takes from one account and gives to
 /// another.
 async fn move_money(pool: Pool<Any>, progress: Arc<Progress>, seed: u64) -> Result<()> {
-    const UPDATE: &str = "UPDATE account SET balance = balance + ? WHERE id = ?";
+    let update = marked(&pool, "UPDATE account SET balance = balance + ? WHERE id = ?");
     let mut random = seed;
     for _ in 0..TRANSFERS_EACH {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let [from, to, amount] = [33, 43, 53].map(|bits| (random >> bits) as i64);
         let amount = amount % 50;
+        // Everybody locks rows in the same order: else two transfers that go
+        // opposite ways wait for each other.
+        let mut changes = [(from % ACCOUNTS, -amount), (to % ACCOUNTS, amount)];
+        changes.sort_unstable();
         let mut tx = pool.begin().await?;
-        tx.execute(UPDATE, &params![-amount, from % ACCOUNTS]).await?;
-        tx.execute(UPDATE, &params![amount, to % ACCOUNTS]).await?;
+        for (account, change) in changes {
+            tx.execute(&update, &params![change, account]).await?;
+        }
         tx.commit().await?;
         progress.transfers.fetch_add(1, Ordering::Relaxed);
     }
@@ -117,14 +125,29 @@ async fn watch_sum(pool: Pool<Any>, progress: Arc<Progress>) -> Result<()> {
 }
 
 async fn sum(pool: &Pool<Any>) -> Result<i64> {
-    let rows = pool.query("SELECT CAST(SUM(balance) AS BIGINT) FROM account", &[]).await?;
-    let sum = rows.scalar::<i64>()?;
+    // Added up here, because the databases do not agree on the type of SUM.
+    let rows = pool.query("SELECT balance FROM account", &[]).await?;
+    let mut sum = 0;
+    for row in rows {
+        sum += row.get::<i64>("balance")?;
+    }
     let expected = ACCOUNTS * OPENING_BALANCE;
     if sum == expected {
         Ok(sum)
     } else {
         Err(Error::statement(format!("the sum is {sum}, and was {expected}")))
     }
+}
+
+/// A statement with the marks of the database for its parameters: PostgreSQL
+/// numbers them.
+fn marked(pool: &Pool<Any>, sql: &str) -> String {
+    if pool.driver().name() != "postgresql" {
+        return sql.to_owned();
+    }
+    let mut parts = sql.split('?');
+    let first = parts.next().expect("split yields one at least").to_owned();
+    parts.zip(1..).fold(first, |sql, (part, number)| sql + &format!("${number}") + part)
 }
 
 /// Says every half second how far it has come.

@@ -11,6 +11,12 @@ pub use any::{Any, AnyConnection};
 #[cfg(feature = "fake")]
 #[doc(inline)]
 pub use millpond_fake as fake;
+#[cfg(feature = "mysql")]
+#[doc(inline)]
+pub use millpond_mysql as mysql;
+#[cfg(feature = "postgres")]
+#[doc(inline)]
+pub use millpond_postgres as postgres;
 #[cfg(feature = "sqlite-system")]
 #[doc(inline)]
 pub use millpond_sqlite as sqlite;
@@ -19,17 +25,18 @@ use millpond_driver::{Error, Result};
 
 use crate::Pool;
 
-/// The databases that a URL may name: scheme, name, feature.
+/// The schemes that a URL may have, with the database and the feature.
 const SCHEMES: [(&str, &str, &str); 5] = [
-    ("sqlite", "SQLite", "sqlite"),
     ("postgres", "PostgreSQL", "postgres"),
     ("postgresql", "PostgreSQL", "postgres"),
     ("mysql", "MySQL", "mysql"),
     ("mariadb", "MariaDB", "mysql"),
+    ("sqlite", "SQLite", "sqlite"),
 ];
 
 impl Any {
-    /// The driver that a URL names: `sqlite://path/to/file.db`,
+    /// The driver that a URL names: `postgres://user:password@host/database`,
+    /// `mysql://…`, `mariadb://…`, `sqlite://path/to/file.db`,
     /// `sqlite::memory:`.
     ///
     /// # Errors
@@ -39,6 +46,10 @@ impl Any {
     pub fn from_url(url: &str) -> Result<Self> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => Ok(Self::new(mysql::Mysql::from_url(url)?)),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Ok(Self::new(postgres::Postgres::from_url(url)?)),
             #[cfg(feature = "sqlite-system")]
             "sqlite" => Ok(Self::new(sqlite::Sqlite::from_url(url)?)),
             _ => Err(refuse(scheme)),
@@ -88,18 +99,21 @@ pub async fn connect(url: &str) -> Result<Pool<Any>> {
 
 /// Why a scheme cannot be had.
 fn refuse(scheme: &str) -> Error {
+    if scheme.is_empty() {
+        return Error::config(
+            "the URL has no scheme: begin it with the database, as in \
+             postgres://user@host/database or sqlite://data.db",
+        );
+    }
     let known = SCHEMES.iter().find(|(name, ..)| *name == scheme);
     Error::config(match known {
-        Some((_, database, feature)) if *feature == "sqlite" => {
+        Some((_, database, feature)) => {
             format!("{database} is not enabled: add the feature `{feature}` of millpond")
         }
-        Some((_, database, _)) => {
-            format!("this version of millpond has no driver for {database}")
+        None => {
+            let known = SCHEMES.map(|(name, ..)| name).join(", ");
+            format!("unknown scheme {scheme:?}: known are {known}")
         }
-        None if scheme.is_empty() => {
-            "the URL has no scheme: begin it with sqlite:, as in sqlite://data.db".to_owned()
-        }
-        None => format!("unknown scheme {scheme:?}: known is sqlite:"),
     })
 }
 
@@ -118,26 +132,48 @@ mod tests {
 
     #[test]
     fn a_url_that_names_no_driver_is_refused_and_not_repeated() {
+        let unknown = |scheme| {
+            format!(
+                "unknown scheme {scheme:?}: known are postgres, postgresql, mysql, mariadb, sqlite"
+            )
+        };
         for (url, expected) in [
-            ("mongo://user:secret@host", "unknown scheme \"mongo\": known is sqlite:"),
+            ("mongo://user:secret@host", unknown("mongo")),
+            ("user:secret", unknown("user")),
             (
-                "postgres://user:secret@host",
-                "this version of millpond has no driver for PostgreSQL",
+                "data.db",
+                "the URL has no scheme: begin it with the database, as in \
+                 postgres://user@host/database or sqlite://data.db"
+                    .to_owned(),
             ),
-            ("user:secret", "unknown scheme \"user\": known is sqlite:"),
-            ("data.db", "the URL has no scheme: begin it with sqlite:, as in sqlite://data.db"),
         ] {
             assert_eq!(Any::from_url(url).expect_err(url).to_string(), expected);
         }
     }
 
-    #[cfg(not(feature = "sqlite-system"))]
     #[test]
     fn a_driver_that_is_off_says_which_feature_brings_it() {
-        let error = Any::from_url("sqlite://data.db").expect_err("it is off");
-        assert_eq!(
-            error.to_string(),
-            "SQLite is not enabled: add the feature `sqlite` of millpond"
-        );
+        for (url, is_on, expected) in [
+            (
+                "postgres://user:secret@host/database",
+                cfg!(feature = "postgres"),
+                "PostgreSQL is not enabled: add the feature `postgres` of millpond",
+            ),
+            (
+                "mariadb://user:secret@host/database",
+                cfg!(feature = "mysql"),
+                "MariaDB is not enabled: add the feature `mysql` of millpond",
+            ),
+            (
+                "sqlite://data.db",
+                cfg!(feature = "sqlite-system"),
+                "SQLite is not enabled: add the feature `sqlite` of millpond",
+            ),
+        ] {
+            match Any::from_url(url) {
+                Ok(_) => assert!(is_on, "{url}"),
+                Err(error) => assert_eq!((is_on, error.to_string().as_str()), (false, expected)),
+            }
+        }
     }
 }

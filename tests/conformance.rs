@@ -20,6 +20,13 @@ fn conforms<S: Subject>(subject: impl Fn() -> S, left_out: &[&str]) {
     });
 }
 
+#[cfg(feature = "mysql")]
+#[path = "conformance/mysql.rs"]
+mod mysql;
+#[cfg(feature = "postgres")]
+#[path = "conformance/postgres.rs"]
+mod postgres;
+
 #[cfg(feature = "fake")]
 mod fake {
     use std::time::Duration;

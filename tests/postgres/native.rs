@@ -1,0 +1,263 @@
+//! What native use leaves behind, and what comes unasked.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, poll_fn, select};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use millpond::drivers::postgres::{Postgres, error};
+use millpond::runtime::block_on;
+use millpond::{Cause, Driver, Pool, Reset, Session, params};
+use millpond_harness::postgres;
+
+use super::{pool, pool_at, sleep, until};
+
+/// Everybody gets their own row.
+async fn own_row(pool: &Pool<Postgres>) {
+    for number in 0..3 {
+        let rows = pool.query("SELECT $1::int", &params![number]).await.unwrap();
+        assert_eq!(rows.scalar::<i64>().unwrap(), number, "somebody else's row");
+    }
+}
+
+#[test]
+fn a_session_used_natively_is_proved_clean_without_a_reset() {
+    block_on(async {
+        let pool = pool(1).await;
+        let conn = pool.acquire().await.unwrap();
+        for _ in 0..100 {
+            conn.client().query("SELECT 1", &[]).await.unwrap();
+            // The task may not be asleep yet.
+            let driver = pool.driver();
+            let mut told = driver.session(&conn);
+            while told == Session::Unverified {
+                sleep(Duration::from_micros(100)).await;
+                told = driver.session(&conn);
+            }
+            assert_eq!(told, Session::Clean);
+        }
+    });
+}
+
+/// The request is in the client's queue, and nobody has seen it yet.
+#[test]
+fn a_native_statement_dropped_before_it_was_sent_is_not_called_clean() {
+    block_on(async {
+        let pool = pool(1).await;
+        for _ in 0..20 {
+            let conn = pool.acquire().await.unwrap();
+            let id = conn.id();
+            assert!(conn.client().simple_query("SELECT pg_sleep(600)").now_or_never().is_none());
+            let told = pool.driver().session(&conn);
+            assert!(matches!(told, Session::Busy | Session::Unverified), "{told:?}");
+            drop(conn);
+            own_row(&pool).await;
+            assert_eq!(pool.acquire().await.unwrap().id(), id, "it was closed, not settled");
+        }
+    });
+}
+
+#[test]
+fn a_native_transaction_that_is_dropped_is_undone() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TABLE undone (n int)").await.unwrap();
+        for begins in [true, false] {
+            let mut conn = pool.acquire().await.unwrap();
+            if begins {
+                let transaction = conn.client_mut().transaction().await.unwrap();
+                transaction.batch_execute("INSERT INTO undone VALUES (1)").await.unwrap();
+            } else {
+                conn.client().batch_execute("BEGIN; INSERT INTO undone VALUES (1)").await.unwrap();
+            }
+            drop(conn);
+            let rows = pool.query("SELECT count(*) FROM undone", &[]).await.unwrap();
+            assert_eq!(rows.scalar::<i64>().unwrap(), 0);
+        }
+        pool.batch("DROP TABLE undone").await.unwrap();
+    });
+}
+
+#[test]
+fn a_copy_works_and_one_half_done_leaves_nothing() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TABLE copied (n int)").await.unwrap();
+        for finishes in [true, false] {
+            let conn = pool.acquire().await.unwrap();
+            {
+                let sink = conn.client().copy_in("COPY copied FROM STDIN").await.unwrap();
+                let mut sink = pin!(sink);
+                let data: &'static [u8] = b"1\n2\n";
+                sink.send(data).await.unwrap();
+                assert_ne!(pool.driver().session(&conn), Session::Clean);
+                if finishes {
+                    assert_eq!(sink.finish().await.unwrap(), 2);
+                }
+            }
+            drop(conn);
+            own_row(&pool).await;
+            let rows = pool.query("SELECT count(*) FROM copied", &[]).await.unwrap();
+            assert_eq!(rows.scalar::<i64>().unwrap(), 2);
+        }
+        let conn = pool.acquire().await.unwrap();
+        let sql = "COPY (SELECT generate_series(1, 100000)) TO STDOUT";
+        let mut rows = Box::pin(conn.client().copy_out(sql).await.unwrap());
+        rows.next().await.expect("a piece").unwrap();
+        drop(rows);
+        drop(conn);
+        own_row(&pool).await;
+        pool.batch("DROP TABLE copied").await.unwrap();
+    });
+}
+
+#[test]
+fn a_copy_that_needs_the_client_is_refused_with_the_way_round() {
+    block_on(async {
+        let pool = pool(1).await;
+        let error = pool.query("COPY pg_class TO STDOUT", &[]).await.unwrap_err();
+        assert!(error.to_string().contains("copy_out of conn.client()"), "{error}");
+        own_row(&pool).await;
+        // The client itself gives up here, and the connection with it.
+        pool.batch("COPY pg_class TO STDOUT").await.unwrap_err();
+        own_row(&pool).await;
+    });
+}
+
+#[test]
+fn a_statement_left_running_is_stopped_on_the_server() {
+    let server = postgres();
+    let url = server.new_database("left_running");
+    block_on(async {
+        let pool = pool_at(&url, 4).await;
+        for natively in [true, false] {
+            let mut conn = pool.acquire().await.unwrap();
+            {
+                let sql = "SELECT pg_sleep(600)";
+                let running = if natively {
+                    conn.client().simple_query(sql).map(drop).boxed()
+                } else {
+                    conn.query(sql, &[]).map(drop).boxed()
+                };
+                let begun = pin!(until(|| server.running("left_running") == 1));
+                let first = select(running, begun).await;
+                assert!(matches!(first, Either::Right(_)), "it ended");
+            }
+            drop(conn);
+            until(|| server.running("left_running") == 0).await;
+            own_row(&pool).await;
+        }
+    });
+}
+
+/// Also through TLS, and to the socket it came from.
+#[test]
+fn a_cancel_goes_to_the_server_it_belongs_to() {
+    let server = postgres();
+    let folder = server.socket_folder().display().to_string();
+    let socket = format!("host={folder}&port={}", server.port());
+    for url in [server.url_with("sslmode=disable"), server.url(), server.url_with(&socket)] {
+        block_on(async {
+            let pool = pool_at(&url, 1).await;
+            let mut conn = pool.acquire().await.unwrap();
+            let id = conn.id();
+            assert!(conn.query("SELECT pg_sleep(600)", &[]).now_or_never().is_none());
+            drop(conn);
+            own_row(&pool).await;
+            assert_eq!(pool.acquire().await.unwrap().id(), id);
+        });
+    }
+}
+
+#[test]
+fn notifications_come_until_the_connection_ends() {
+    let server = postgres();
+    block_on(async {
+        let pool = pool(1).await;
+        let mut conn = pool.acquire().await.unwrap();
+        let mut earlier = conn.notifications();
+        let mut notifications = conn.notifications();
+        assert!(earlier.next().await.is_none(), "one stream for a connection");
+        conn.batch("LISTEN orders").await.unwrap();
+        server.sql("NOTIFY orders, 'first'; NOTIFY orders, 'second'");
+        for payload in ["first", "second"] {
+            let notification = notifications.next().await.expect("a notification").unwrap();
+            assert_eq!((notification.channel(), notification.payload()), ("orders", payload));
+        }
+        let pid = conn.query("SELECT pg_backend_pid()", &[]).await.unwrap();
+        server.sql(&format!("SELECT pg_terminate_backend({})", pid.scalar::<i64>().unwrap()));
+        let error = notifications.next().await.expect("the end").unwrap_err();
+        assert_eq!(error.cause(), Cause::Shutdown, "{error:?}");
+        assert!(notifications.next().await.is_none());
+    });
+}
+
+#[test]
+fn notifications_that_nobody_reads_are_given_up() {
+    block_on(async {
+        let pool = pool(1).await;
+        let mut conn = pool.acquire().await.unwrap();
+        let notifications = conn.notifications();
+        conn.batch("LISTEN flood").await.unwrap();
+        let flood = "SELECT pg_notify('flood', n::text) FROM generate_series(1, 2000) AS n";
+        conn.query(flood, &[]).await.unwrap();
+        own_row_on(&mut conn).await;
+        let all: Vec<_> = notifications.collect().await;
+        assert_eq!(all.len(), 1025);
+        assert!(all[1024].as_ref().unwrap_err().to_string().contains("behind"));
+    });
+}
+
+async fn own_row_on(conn: &mut millpond::PooledConnection<Postgres>) {
+    let rows = conn.query("SELECT 7", &[]).await.unwrap();
+    assert_eq!(rows.scalar::<i64>().unwrap(), 7);
+}
+
+#[test]
+fn many_statements_in_the_queue_are_all_waited_for() {
+    block_on(async {
+        let pool = pool(1).await;
+        let mut conn = pool.acquire().await.unwrap();
+        for _ in 0..100 {
+            assert!(conn.client().simple_query("SELECT 1").now_or_never().is_none());
+        }
+        pool.driver().reset(&mut conn, Reset::Boundary).await.unwrap();
+        assert_eq!(pool.driver().session(&conn), Session::Clean);
+        own_row_on(&mut conn).await;
+        assert_eq!(
+            error(conn.client().query("SELEC", &[]).await.unwrap_err()).cause(),
+            Cause::Caller
+        );
+    });
+}
+
+/// More than the socket takes at once, so part of it stays behind in the client.
+#[test]
+fn a_large_statement_that_is_dropped_is_not_called_clean() {
+    block_on(async {
+        let pool = pool(1).await;
+        let mut conn = pool.acquire().await.unwrap();
+        let text = "x".repeat(32 << 20);
+        let sql = "SELECT length($1::text), pg_sleep(0.05)";
+        let params = params![&*text];
+        for polls in 1..20 {
+            {
+                let mut query = pin!(conn.query(sql, &params));
+                let mut left = polls;
+                poll_fn(|cx| match query.as_mut().poll(cx) {
+                    std::task::Poll::Pending if left > 0 => {
+                        left -= 1;
+                        cx.waker().wake_by_ref();
+                        std::task::Poll::Pending
+                    }
+                    _ => std::task::Poll::Ready(()),
+                })
+                .await;
+            }
+            if pool.driver().session(&conn) != Session::Clean {
+                pool.driver().reset(&mut conn, Reset::Boundary).await.unwrap();
+            }
+            own_row_on(&mut conn).await;
+        }
+    });
+}
