@@ -31,10 +31,15 @@ fn main() -> ExitCode {
     match runtime::block_on(run(&url)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("quickstart: {error}");
+            let mut said = error.to_string();
+            eprintln!("quickstart: {said}");
             let mut cause = std::error::Error::source(&error);
             while let Some(error) = cause {
-                eprintln!("  because: {error}");
+                // Most errors say what their cause says.
+                if !said.contains(&error.to_string()) {
+                    said = error.to_string();
+                    eprintln!("  because: {said}");
+                }
                 cause = error.source();
             }
             ExitCode::FAILURE

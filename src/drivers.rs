@@ -61,7 +61,7 @@ impl Any {
 /// connection is opened and pinged within `connect_timeout`.
 ///
 /// Parameters named as settings of [`PoolConfig`](crate::PoolConfig) are the pool's, the others
-/// the driver's: `sqlite://data.db?max_open_conns=8&busy_timeout=2s`.
+/// the driver's: `postgres://user@host/database?max_open_conns=8&sslmode=require`.
 ///
 #[cfg_attr(
     all(

@@ -29,8 +29,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. Runtimes: `tokio`, `async-std`, `smol`. Databases:
-//! see [`drivers`]. Types: `serde`, `serde_json`, `chrono`, `time`, `uuid`,
+//! None is on by default. Databases: `postgres`, `mysql`, `sqlite`. Runtimes:
+//! `tokio`, `async-std`, `smol`. TLS: `rustls`, `native-tls`. Types: `serde`, `serde_json`, `chrono`, `time`, `uuid`,
 //! `rust_decimal`. Tools: `fake` and `testing`, a scripted database and a
 //! simulator for tests. Features only add; none changes what others do.
 #![cfg_attr(docsrs, feature(doc_cfg))]
