@@ -1,4 +1,5 @@
-//! What only a real MariaDB can show, on whichever real runtime is enabled: how
+//! What only a real server can show, MariaDB and for the most important MySQL as
+//! well, on whichever real runtime is enabled: how
 //! connecting fails, what errors mean, what native use leaves behind, which
 //! values come back, and what a session keeps.
 #![cfg(all(feature = "mysql", any(feature = "tokio", feature = "async-std", feature = "smol")))]
@@ -27,7 +28,14 @@ use std::time::Duration;
 use millpond::drivers::mysql::Mysql;
 use millpond::runtime::block_on;
 use millpond::{Error, Pool};
-use millpond_harness::mariadb;
+use millpond_harness::{Server, mariadb};
+
+/// MariaDB, and MySQL where it is there.
+fn both() -> Vec<&'static Server> {
+    let mut servers = vec![mariadb()];
+    servers.extend(millpond_harness::mysql());
+    servers
+}
 
 /// A pool of so many connections on the shared server.
 async fn pool(max_open: usize) -> Pool<Mysql> {

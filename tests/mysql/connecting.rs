@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+use futures_util::poll;
+use millpond::drivers::mysql::mysql_async::{Opts, OptsBuilder};
 use millpond::runtime::current;
 use millpond::{Cause, ConnectContext, Driver, Outcome};
-use millpond_harness::{Impostor, Server, closed_port};
+use millpond_harness::{Cut, Fault, Impostor, Proxy, Server, closed_port};
 
 use super::*;
 
@@ -118,25 +120,27 @@ fn a_unix_socket_is_a_way_in() {
 
 #[test]
 fn a_dropped_connect_leaves_nothing_open() {
-    block_on(async {
-        let url = mariadb().new_database("dropped_connects");
-        let driver = Mysql::from_url(&url).expect("a good URL");
-        let here = current().expect("inside block_on");
-        for polls in 1..12 {
-            let context = ConnectContext::new(&here, here.now() + LONG);
-            let mut connect = pin!(driver.connect(&context));
-            let mut left = polls;
-            poll_fn(|cx| {
-                left -= 1;
-                let ready = connect.as_mut().poll(cx).is_ready();
-                if ready || left == 0 { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-        }
-        while mariadb().sessions("dropped_connects") > 0 {
-            here.sleep_until(here.now() + Duration::from_millis(10)).await;
-        }
-    });
+    for server in both() {
+        block_on(async {
+            let url = server.new_database("dropped_connects");
+            let driver = Mysql::from_url(&url).expect("a good URL");
+            let here = current().expect("inside block_on");
+            for polls in 1..12 {
+                let context = ConnectContext::new(&here, here.now() + LONG);
+                let mut connect = pin!(driver.connect(&context));
+                let mut left = polls;
+                poll_fn(|cx| {
+                    left -= 1;
+                    let ready = connect.as_mut().poll(cx).is_ready();
+                    if ready || left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+            while server.sessions("dropped_connects") > 0 {
+                here.sleep_until(here.now() + Duration::from_millis(10)).await;
+            }
+        });
+    }
 }
 
 #[cfg(feature = "rustls")]
@@ -177,5 +181,63 @@ fn a_certificate_for_another_host_is_refused_unless_nobody_looks() {
         assert!(error.to_string().contains("not valid for name"), "{error}");
         assert!(error.is_permanent(), "{error:?}");
         pool_at(&server.url_with("ssl-mode=required"), 1).await;
+    });
+}
+
+/// A server that stops in the middle of a login was taken for something that
+/// is no database, which is permanent.
+#[test]
+fn a_login_cut_at_any_byte_may_be_tried_again() {
+    for server in both() {
+        block_on(async {
+            let parameters: &[&str] =
+                if cfg!(feature = "rustls") { &["", "ssl-mode=required"] } else { &[""] };
+            for parameters in parameters {
+                let proxy = Proxy::to(server.address());
+                let url = format!("{}?{parameters}", server.url_at(proxy.address()));
+                for bytes in (1..).step_by(7) {
+                    proxy.to_client(Fault::CutAfter(bytes, Cut::Close));
+                    let driver = Mysql::from_url(&url).expect("a good URL");
+                    let here = current().expect("inside block_on");
+                    let context = ConnectContext::new(&here, here.now() + LONG);
+                    let Err(error) = driver.connect(&context).await else { break };
+                    let said = (error.outcome(), error.cause(), error.is_permanent());
+                    assert_eq!(
+                        said,
+                        (Outcome::NotSent, Cause::Transport, false),
+                        "{bytes}: {error}"
+                    );
+                }
+            }
+        });
+    }
+}
+
+/// The client went on reading what was left of an answer, on a connection that
+/// nobody counted.
+#[test]
+fn a_connect_dropped_within_an_answer_closes_its_socket() {
+    block_on(async {
+        let name = "dropped_answers";
+        let opts = OptsBuilder::from_opts(Opts::from_url(&mariadb().new_database(name)).unwrap());
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+             SELECT SLEEP(0.05), REPEAT('x', 20000) FROM n";
+        let driver = Mysql::from_opts(opts.setup(vec![rows]).into());
+        let here = current().expect("inside block_on");
+        let moment = || here.sleep_until(here.now() + Duration::from_millis(10));
+        let context = ConnectContext::new(&here, here.now() + LONG);
+        let mut connect = Box::pin(driver.connect(&context));
+        let mut left = 20;
+        while left > 0 {
+            assert!(poll!(connect.as_mut()).is_pending(), "it has many rows to read");
+            left -= mariadb().running(name).min(1);
+            moment().await;
+        }
+        drop(connect);
+        let start = here.now();
+        while mariadb().sessions(name) > 0 {
+            assert!(here.now() - start < LONG, "it is still being read");
+            moment().await;
+        }
     });
 }

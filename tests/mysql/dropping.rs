@@ -63,9 +63,7 @@ impl Sea for Mariadb {
 
 #[test]
 fn thousands_of_dropped_futures_lose_nothing_and_leave_nothing() {
-    let mut servers = vec![mariadb()];
-    servers.extend(millpond_harness::mysql());
-    for server in servers {
+    for server in both() {
         let sea = Mariadb { server, name: "dropping" };
         let url = server.new_database(sea.name);
         block_on(async { storm(sea, pool_at(&url, CONNECTIONS).await).await });

@@ -221,6 +221,7 @@ fn a_packet_that_is_too_large_is_refused_and_costs_the_connection() {
         let text = "x".repeat(most.scalar::<u32>().unwrap() as usize + 1);
         let error = fails(&mut conn, &format!("SELECT '{text}'")).await;
         assert_eq!(error.fate(), Fate::Discard);
+        assert_eq!(pool.driver().session(&conn), Session::Closed, "{error}");
         drop(conn);
         assert_eq!(pool.query("SELECT 7", &[]).await.unwrap().scalar::<i64>().unwrap(), 7);
     });

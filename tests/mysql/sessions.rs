@@ -180,3 +180,102 @@ fn a_connection_is_dropped_anywhere_without_a_word() {
     // Outside any runtime.
     drop(conn);
 }
+
+/// The next borrower's writes were rolled back when it returned, without a word.
+#[test]
+fn autocommit_switched_off_is_not_the_next_borrowers() {
+    for server in both() {
+        block_on(async {
+            let pool = pool_at(&server.url(), 1).await;
+            pool.batch("DROP TABLE IF EXISTS written_once; CREATE TABLE written_once (n INT)")
+                .await
+                .unwrap();
+            let mut conn = pool.acquire().await.unwrap();
+            let id = conn.id();
+            conn.batch("SET autocommit = 0; COMMIT").await.unwrap();
+            drop(conn);
+            let mut conn = pool.acquire().await.unwrap();
+            assert_eq!(conn.id(), id);
+            conn.query("INSERT INTO written_once VALUES (1)", &[]).await.unwrap();
+            drop(conn);
+            let rows = pool.query("SELECT count(*) FROM written_once", &[]).await.unwrap();
+            assert_eq!(rows.scalar::<i64>().unwrap(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_session_without_a_database_returns_to_none() {
+    for server in both() {
+        block_on(async {
+            let (url, database) = (server.url(), server.database());
+            let pool = pool_at(url.strip_suffix(&format!("/{database}")).expect("a name"), 1).await;
+            let mut conn = pool.acquire().await.unwrap();
+            conn.batch("SET @mine = 1; USE mysql").await.unwrap();
+            pool.driver().reset(&mut conn, Reset::Session).await.unwrap();
+            let rows = conn.query("SELECT CONCAT(COALESCE(@mine, DATABASE()))", &[]).await.unwrap();
+            assert_eq!(rows.scalar::<Option<String>>().unwrap(), None);
+            let settings = conn.query(SETTINGS, &[]).await.unwrap().scalar::<String>().unwrap();
+            assert_eq!(settings, "+00:00 1 utf8mb4 utf8mb4");
+        });
+    }
+}
+
+/// The client takes `:name` for a parameter of its own, and misreads some texts.
+#[test]
+fn colons_are_only_what_the_server_takes_them_for() {
+    for server in both() {
+        block_on(async {
+            let pool = pool_at(&server.url(), 1).await;
+            let mut conn = pool.acquire().await.unwrap();
+            let id = conn.id();
+            conn.batch("SET sql_mode = CONCAT(@@sql_mode, ',NO_BACKSLASH_ESCAPES')").await.unwrap();
+            for (sql, text) in [
+                ("SELECT CONCAT(':x', ?)", ":x7"),
+                ("SELECT CONCAT(TIME '10:30:00', ?)", "10:30:007"),
+                ("SELECT /* at:noon */ CONCAT(\":x\", ?)", ":x7"),
+                ("SELECT CONCAT(7-'1:x', ?)", "67"),
+                ("SELECT CONCAT('\\', ':x', ?, '')", "\\:x7"),
+                ("SELECT CONCAT('\\', ?, ':x')", "\\7:x"),
+                ("SELECT @n:=?", "7"),
+            ] {
+                let rows = conn.query(sql, &millpond::params!["7"]).await.expect(sql);
+                assert_eq!(rows.scalar::<String>().unwrap(), text, "{sql}");
+            }
+            for sql in ["SELECT :name", "SELECT :name, ?"] {
+                let error = conn.query(sql, &millpond::params!["7"]).await.unwrap_err();
+                assert!(error.to_string().ends_with("(1064)"), "{error}");
+            }
+            assert_eq!(pool.driver().session(&conn), Session::Clean);
+            assert_eq!(conn.id(), id);
+        });
+    }
+}
+
+/// A server keeps 16382 of them, for all its users together.
+#[test]
+fn prepared_statements_that_are_not_kept_are_closed() {
+    block_on(async {
+        let server = millpond_harness::Server::mariadb().start();
+        let pool = pool_at(&server.url_with("statement_cache=0"), 1).await;
+        for number in 0..50 {
+            pool.query(&format!("SELECT {number} + ?"), &millpond::params![1]).await.unwrap();
+        }
+        let kept = server.sql("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'");
+        assert!(kept[0][1].parse::<u32>().unwrap() < 3, "{kept:?}");
+    });
+}
+
+/// Behind one name there may be several, and each counts its connections from 1.
+#[test]
+fn a_statement_is_stopped_on_its_own_server_only() {
+    block_on(async {
+        let pool = pool(1).await;
+        let conn = pool.acquire().await.unwrap();
+        let other = millpond_harness::Server::mariadb().start();
+        let elsewhere = Mysql::from_url(&other.url()).expect("a good URL");
+        let stop = elsewhere.cancel(&conn).expect("it can");
+        let error = stop.run().await.unwrap_err();
+        assert!(error.to_string().contains("another server"), "{error}");
+    });
+}

@@ -3,6 +3,8 @@
 //! Decides how a statement is sent and which of its answers count. Knows no
 //! marks: whoever calls it has set them.
 
+use std::borrow::Cow;
+
 use futures_core::Stream;
 use futures_util::stream;
 use millpond_driver::{Cells, Column, Columns, Error, Result, Row, Rows, Value};
@@ -29,7 +31,7 @@ impl Answer {
             client.query_iter(sql).await?;
             return Ok(Self { binary: false });
         };
-        let statement = client.prep(sql).await?;
+        let statement = client.prep(&*as_it_is(sql)).await?;
         // The client closes the connection over this.
         let (takes, given) = (usize::from(statement.num_params()), values.len());
         if takes != given {
@@ -66,6 +68,19 @@ impl Answer {
         } else {
             QueryResult::<TextProtocol>::new(client).drop_result().await
         }
+    }
+}
+
+/// Keeps the client from taking the text after a colon for a parameter of its
+/// own, which it does in some literals too: it does not see that this comment
+/// ends, and looks at nothing after it.
+fn as_it_is(sql: &str) -> Cow<'_, str> {
+    let is_name =
+        |pair: &[u8]| pair[0] == b':' && (pair[1] == b'_' || pair[1].is_ascii_lowercase());
+    if sql.as_bytes().windows(2).any(is_name) {
+        Cow::Owned(format!("/**/{sql}"))
+    } else {
+        Cow::Borrowed(sql)
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct Server {
     pub(crate) family: Family,
     /// As the server writes it.
     pub(crate) version: Box<str>,
+    /// Which it is of those that one address may lead to.
+    pub(crate) node: Box<str>,
 }
 
 /// What is known of the transaction.
@@ -83,15 +85,14 @@ impl MysqlConnection {
     pub(crate) fn new(
         client: Conn,
         reactor: Reactor,
-        version: String,
+        server: Server,
         runtime: &Arc<dyn Runtime>,
     ) -> Self {
-        let family = if version.contains("MariaDB") { Family::Mariadb } else { Family::Mysql };
         let mut conn = Self {
             client: Some(client),
             watch: reactor.watch(runtime),
             reactor,
-            server: Server { family, version: version.into() },
+            server,
             standing: Standing::Unknown,
             in_flight: false,
             lent: false,
@@ -136,6 +137,10 @@ impl MysqlConnection {
             _ if self.lent => Session::Unverified,
             Standing::Told(flags) if flags.contains(StatusFlags::SERVER_STATUS_IN_TRANS) => {
                 Session::InTransaction
+            }
+            // The next statement begins a transaction that nobody asked for.
+            Standing::Told(flags) if !flags.contains(StatusFlags::SERVER_STATUS_AUTOCOMMIT) => {
+                Session::Unverified
             }
             Standing::Told(_) => Session::Clean,
             Standing::Failed => Session::FailedTransaction,
@@ -190,9 +195,11 @@ impl MysqlConnection {
             Fault::Ours(error) => return error,
             Fault::Native(native) => native,
         };
-        // Every error that is not the server's closes the client's stream.
-        self.lost = native.is_fatal();
+        // Every error that is not the server's closes the client's stream, and
+        // some of the server's are its last words.
+        let fatal = native.is_fatal();
         let error = error::judge(native, self.around());
+        self.lost = fatal || error.fate() == Fate::Discard;
         self.standing = self.standing.after(&error, sql);
         error
     }
@@ -242,6 +249,13 @@ impl MysqlConnection {
         }
         let client = self.client.take()?;
         Some((self.reactor.clone(), client))
+    }
+}
+
+impl Server {
+    pub(crate) fn new(version: &str, node: &str) -> Self {
+        let family = if version.contains("MariaDB") { Family::Mariadb } else { Family::Mysql };
+        Self { family, version: version.into(), node: node.into() }
     }
 }
 

@@ -10,10 +10,11 @@ use millpond_driver::{
     Session, TransactionOptions, Value,
 };
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
+use mysql_async::{ChangeUserOpts, Conn, Opts, OptsBuilder};
 
+use crate::connection::Server;
 use crate::error::Fault;
-use crate::reactor::Reactor;
+use crate::reactor::{Abrupt, Reactor};
 use crate::{Mysql, MysqlConnection, answer, error, status, value};
 
 /// What every session begins with: text as UTF-8, `TIMESTAMP` in UTC, and each
@@ -26,9 +27,9 @@ impl Driver for Mysql {
     async fn connect(&self, cx: &ConnectContext<'_>) -> Result<MysqlConnection> {
         self.check()?;
         let reactor = Reactor::current();
-        let opened = reactor.run(open(self.opts.clone())).await;
-        let (client, version) = opened.map_err(|error| error::connect(error, &self.place()))?;
-        Ok(MysqlConnection::new(client, reactor, version, cx.runtime()))
+        let opened = reactor.run(Abrupt::new(open(self.opts.clone()))).await;
+        let (client, server) = opened.map_err(|error| error::connect(error, &self.place()))?;
+        Ok(MysqlConnection::new(client, reactor, server, cx.runtime()))
     }
 
     async fn ping(&self, conn: &mut MysqlConnection) -> Result<()> {
@@ -66,20 +67,25 @@ impl Driver for Mysql {
     }
 
     fn session(&self, conn: &MysqlConnection) -> Session {
-        conn.session()
+        match conn.session() {
+            Session::Clean if conn.opts().user() != self.opts.user() => Session::Unverified,
+            session => session,
+        }
     }
 
     /// Both kinds end with the proof that the connection is in step. One that
     /// owes an answer is not reset: nobody knows how much of it has been read.
+    /// Nor is one whose client has logged in as another user.
     async fn reset(&self, conn: &mut MysqlConnection, to: Reset) -> Result<()> {
+        if conn.opts().user() != self.opts.user() {
+            return Err(Error::unsupported("resetting a session of another user"));
+        }
         match to {
-            Reset::Boundary => conn.prove("ROLLBACK; ").await,
+            Reset::Boundary => conn.prove("ROLLBACK; SET autocommit = 1; ").await,
             Reset::Session => {
                 let (reactor, client) = conn.start()?;
-                let known = reactor.run(client.reset()).await;
-                if !conn.finish(known.map_err(Fault::Native), "")? {
-                    return Err(Error::unsupported("resetting sessions of so old a server"));
-                }
+                let cleared = reactor.run(clear(client, self.opts.db_name())).await;
+                conn.finish(cleared.map_err(Fault::Native), "")?;
                 let mode = if conn.read_only { READ_ONLY } else { "" };
                 let back = match self.opts.db_name() {
                     Some(database) => format!("USE `{}`; ", database.replace('`', "``")),
@@ -92,21 +98,30 @@ impl Driver for Mysql {
     }
 
     /// `KILL QUERY`, by a connection of its own that is opened when the handle
-    /// is run.
+    /// is run. Where the address leads to another server by then, the same
+    /// number is somebody else's there, and nothing is sent.
     fn cancel(&self, conn: &MysqlConnection) -> Option<Cancel> {
         let opts = OptsBuilder::from_opts(self.opts.clone())
             .db_name(None::<String>)
             .init(Vec::<String>::new())
             .setup(Vec::<String>::new());
         let (opts, place, id) = (Opts::from(opts), self.place(), conn.id());
+        let node = conn.server().node.clone();
         Some(Cancel::new(async move {
             let kill = async {
                 let mut client = Conn::new(opts).await?;
+                let met = answer::last_text(&mut client, &format!("SELECT {NODE}")).await?;
+                if met.as_deref() != Some(&*node) {
+                    return Err(Fault::Ours(error::elsewhere(&place)));
+                }
                 client.query_drop(format!("KILL QUERY {id}")).await?;
-                client.disconnect().await
+                Ok(client.disconnect().await?)
             };
-            let killed = Reactor::current().run(kill).await;
-            killed.map_err(|error| error::connect(error, &place))
+            match Reactor::current().run(Abrupt::new(kill)).await {
+                Err(Fault::Native(error)) => Err(error::connect(error, &place)),
+                Err(Fault::Ours(error)) => Err(error),
+                Ok(()) => Ok(()),
+            }
         }))
     }
 
@@ -158,11 +173,26 @@ impl Driver for Mysql {
 const READ_ONLY: &str = "SET SESSION TRANSACTION READ ONLY; ";
 const READ_WRITE: &str = "SET SESSION TRANSACTION READ WRITE; ";
 
-/// Dials, logs in and sets the session up. Gives the server's version.
-async fn open(opts: Opts) -> mysql_async::Result<(Conn, String)> {
+/// What tells a server from others.
+const NODE: &str = "CONCAT_WS(' ', @@hostname, @@port, @@server_id)";
+
+/// Dials, logs in, sets the session up and asks who answers.
+async fn open(opts: Opts) -> mysql_async::Result<(Conn, Server)> {
     let mut client = Conn::new(opts).await?;
-    let version = answer::last_text(&mut client, &format!("{SETUP}; SELECT VERSION()")).await?;
-    Ok((client, version.unwrap_or_default()))
+    let sql = format!("{SETUP}; SELECT CONCAT(VERSION(), '\n', {NODE})");
+    let told = answer::last_text(&mut client, &sql).await?.unwrap_or_default();
+    let (version, node) = told.split_once('\n').unwrap_or((&told, ""));
+    let server = Server::new(version, node);
+    Ok((client, server))
+}
+
+/// Clears what the last user left in the session. A reset keeps the database
+/// that is in use, and old servers have none; a new login does all of it.
+async fn clear(client: &mut Conn, database: Option<&str>) -> mysql_async::Result<()> {
+    if database.is_none() || !client.reset().await? {
+        client.change_user(ChangeUserOpts::default()).await?;
+    }
+    Ok(())
 }
 
 /// Runs statements whose rows nobody wants.

@@ -6,7 +6,7 @@
 use std::io;
 
 use millpond_driver::{Cause, Code, Error, Fate, Outcome, Scope};
-use mysql_async::{DriverError, Error as Native, IoError, ServerError};
+use mysql_async::{DriverError, Error as Native, IoError, LocalInfileError, ServerError};
 
 /// What the client's error means, where nothing is known but the error: for
 /// applications that use the client itself.
@@ -104,7 +104,9 @@ pub(crate) fn judge(native: Native, around: Around) -> Error {
             | DriverError::StmtParamsMismatch { .. }
             | DriverError::StmtParamsNumberExceedsLimit { .. }
             | DriverError::PacketTooLarge
-            | DriverError::LocalInfile(_)),
+            | DriverError::LocalInfile(
+                LocalInfileError::NoHandler | LocalInfileError::PathIsNotInTheWhiteList(_),
+            )),
         ) => Error::statement(error.to_string())
             // The client gives the connection up over its own refusals.
             .with_fate(Fate::Discard)
@@ -240,20 +242,21 @@ fn reason(error: &io::Error) -> (String, Cause) {
     }
     let text = error.to_string();
     match error.kind() {
-        UnexpectedEof if text == CLOSED => {
-            ("the server closed the connection".to_owned(), Cause::Transport)
-        }
+        // A packet that is none.
+        UnexpectedEof if text.starts_with("can't parse") => (FOREIGN.to_owned(), Cause::Config),
+        UnexpectedEof => (CLOSED.to_owned(), Cause::Transport),
+        // In the middle of a packet.
+        Other if text == "bytes remaining on stream" => (CLOSED.to_owned(), Cause::Transport),
         // Tokio's word for a runtime that ends.
         Other if text.contains("being shutdown") => (text, Cause::Transport),
-        // A packet that is none.
-        UnexpectedEof if error.get_ref().is_some() => (FOREIGN.to_owned(), Cause::Config),
-        Other | InvalidData | InvalidInput => (FOREIGN.to_owned(), Cause::Config),
+        Other | InvalidData => (FOREIGN.to_owned(), Cause::Config),
+        // A path that is too long for a socket.
+        InvalidInput => (text, Cause::Config),
         _ => (text, Cause::Transport),
     }
 }
 
-/// The client's text for the end of the stream.
-const CLOSED: &str = "connection closed";
+const CLOSED: &str = "the server closed the connection";
 
 /// Whether the client found the connection closed before it sent anything.
 fn was_closed(error: &io::Error) -> bool {
@@ -273,6 +276,13 @@ pub(crate) fn abandoned() -> Error {
     Error::lost("an earlier statement on this connection was abandoned; it takes no other")
         .with_outcome(Outcome::NotSent)
         .with_cause(Cause::Caller)
+}
+
+/// A statement runs on one server, and its address leads to another.
+#[cold]
+pub(crate) fn elsewhere(place: &str) -> Error {
+    Error::connect(format!("the statement was not stopped: {place} leads to another server now"))
+        .with_cause(Cause::Transport)
 }
 
 /// The connection answers other questions than it is asked.
@@ -403,8 +413,11 @@ mod tests {
         let io = |kind, text: &str| Native::from(io::Error::new(kind, text.to_owned()));
         let table = [
             (io(io::ErrorKind::ConnectionRefused, "refused"), Transport, "refused"),
-            (io(io::ErrorKind::UnexpectedEof, CLOSED), Transport, "closed the connection"),
-            (io(io::ErrorKind::UnexpectedEof, "no such bytes"), Config, FOREIGN),
+            (io(io::ErrorKind::UnexpectedEof, "connection closed"), Transport, CLOSED),
+            (io(io::ErrorKind::UnexpectedEof, "tls handshake eof"), Transport, CLOSED),
+            (io(io::ErrorKind::Other, "bytes remaining on stream"), Transport, CLOSED),
+            (io(io::ErrorKind::UnexpectedEof, "can't parse: too short"), Config, FOREIGN),
+            (io(io::ErrorKind::InvalidInput, "path too long"), Config, "path too long"),
             (io(io::ErrorKind::Other, "packets out of sync"), Config, FOREIGN),
             (Native::Driver(DriverError::PacketOutOfOrder), Config, FOREIGN),
             (Native::Driver(DriverError::NoClientSslFlagFromServer), Config, "does not offer"),
@@ -433,6 +446,14 @@ mod tests {
         {
             assert_eq!(read(&judge(broken.into(), INSIDE)), GONE);
         }
+    }
+
+    #[test]
+    fn a_file_that_broke_off_may_have_been_loaded_as_far_as_it_went() {
+        let broken = LocalInfileError::ReadError(io::ErrorKind::Other.into());
+        assert_eq!(read(&judge(broken.into(), OUTSIDE)), GONE);
+        let refused = judge(LocalInfileError::NoHandler.into(), OUTSIDE);
+        assert_eq!(read(&refused), (Rejected, Discard, Caller, Statement));
     }
 
     #[test]

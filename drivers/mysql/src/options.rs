@@ -19,6 +19,10 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
 /// The largest packet that any server takes. The server refuses what is too
 /// large for it, and the client need not ask for the limit at each connect.
 const MAX_PACKET: usize = 1 << 30;
+/// The longest that Linux takes.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+/// How a certificate begins.
+const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// The client's pool uses it, which is not used here; given, it is not asked
 /// for at each connect.
 const UNUSED: usize = 28_800;
@@ -103,14 +107,16 @@ impl Mysql {
     }
 
     /// What the client's own options say. The driver adds its set-up of a
-    /// session, and changes nothing.
+    /// session, keeps one prepared statement at least, and changes nothing else.
     pub fn from_opts(opts: Opts) -> Self {
         let tls = match opts.ssl_opts() {
             None => Tls::Disabled,
             Some(tls) if tls.accept_invalid_certs() => Tls::Required,
             Some(_) => Tls::VerifyIdentity,
         };
-        Self { opts, tls }
+        let statements = opts.stmt_cache_size();
+        let database = Self { opts, tls };
+        if statements == 0 { database.statement_cache(statements) } else { database }
     }
 
     /// The port. Default: 3306.
@@ -165,27 +171,30 @@ impl Mysql {
     ///
     /// # Errors
     ///
-    /// The file cannot be read. It is read here and now.
+    /// The file cannot be read, or holds no certificate. It is read here and now.
     pub fn ca(mut self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let pem = std::fs::read(path).map_err(|error| {
             Error::config(format!("ssl-ca: {path:?} cannot be read: {error}")).with_source(error)
         })?;
+        if !pem.windows(PEM.len()).any(|text| text == PEM) {
+            return Err(Error::config(format!("ssl-ca: {path:?} holds no certificate as PEM")));
+        }
         self.tls = Tls::VerifyIdentity;
         let options =
             SslOpts::default().with_root_certs(vec![pem.into()]).with_disable_built_in_roots(true);
         Ok(self.with(|opts| opts.ssl_opts(options)))
     }
 
-    /// How many prepared statements a connection keeps, on the server too.
-    /// Default: 100.
+    /// How many prepared statements a connection keeps, on the server too: one
+    /// at least, for the client closes them only to keep another. Default: 100.
     #[must_use]
     pub fn statement_cache(self, statements: usize) -> Self {
-        self.with(|opts| opts.stmt_cache_size(statements))
+        self.with(|opts| opts.stmt_cache_size(statements.max(1)))
     }
 
     /// After how long without traffic the system asks whether the peer is still
-    /// there. Default: 10 s. Zero: never.
+    /// there, from 1 s to 32,767 s. Default: 10 s. Zero: never.
     #[must_use]
     pub fn tcp_keepalive(self, idle: Duration) -> Self {
         self.with(|opts| opts.tcp_keepalive(Some(idle).filter(|idle| !idle.is_zero())))
@@ -201,6 +210,13 @@ impl Mysql {
 
     /// What can be known to be wrong before anything is opened.
     pub(crate) fn check(&self) -> Result<()> {
+        if let Some(idle) = self.opts.tcp_keepalive() {
+            if !(Duration::from_secs(1)..=LONGEST_KEEPALIVE).contains(&idle) {
+                return Err(Error::config(format!(
+                    "tcp_keepalive: {idle:?} is not between 1s and 32767s, nor zero"
+                )));
+            }
+        }
         if self.tls == Tls::Disabled {
             return Ok(());
         }
@@ -286,6 +302,12 @@ mod tests {
         let error = database.socket("/run/mysqld.sock").check().expect_err("no TLS on sockets");
         assert!(error.is_permanent());
         assert!(error.message().starts_with("ssl-mode: "), "{error}");
+    }
+
+    #[test]
+    fn an_authority_without_a_certificate_is_named_at_once() {
+        let error = Mysql::host("db").ca("Cargo.toml").expect_err("no certificate");
+        assert_eq!(error.message(), "ssl-ca: \"Cargo.toml\" holds no certificate as PEM");
     }
 
     #[test]

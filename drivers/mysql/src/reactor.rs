@@ -5,8 +5,9 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use millpond_driver::Runtime;
@@ -82,6 +83,30 @@ fn background() -> &'static Handle {
             .expect("the system has a thread left for a reactor");
         handle
     })
+}
+
+/// Work with a client of its own, which goes with the work when that is dropped.
+pub(crate) struct Abrupt<F>(Option<Pin<Box<F>>>);
+
+impl<F> Abrupt<F> {
+    pub(crate) fn new(work: F) -> Self {
+        Self(Some(Box::pin(work)))
+    }
+}
+
+impl<F: Future> Future for Abrupt<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.0.as_mut().expect("it is there until it is dropped").as_mut().poll(cx)
+    }
+}
+
+impl<F> Drop for Abrupt<F> {
+    fn drop(&mut self) {
+        let _entered = nowhere();
+        self.0 = None;
+    }
 }
 
 /// A context in which tasks are dropped as they are spawned.

@@ -36,9 +36,12 @@ pub(crate) fn parse(url: &str) -> Result<Mysql> {
     };
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     if query.contains('#') || rest.contains('#') {
-        return Err(Error::config("the URL has a # in it; in a name or password it is %23"));
+        return Err(misplaced('#', "%23"));
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if path.contains('@') && !authority.contains('@') {
+        return Err(misplaced('/', "%2F"));
+    }
     // An @ in a password ought to be %40; the last one is the one that divides.
     let (login, address) = match authority.rsplit_once('@') {
         Some((login, address)) => (Some(login), address),
@@ -103,7 +106,8 @@ fn parameters(query: &str) -> Result<Vec<(&'static str, String)>> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let own = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, own)| own);
         let Some(own) = PARAMETERS.into_iter().find(|known| *known == own) else {
-            return Err(unknown(name));
+            // Not repeated either: it may be the rest of a password.
+            return Err(if query.contains('@') { misplaced('?', "%3F") } else { unknown(name) });
         };
         if found.iter().any(|(known, _)| *known == own) {
             return Err(Error::config(format!("{own}: given twice in the URL")));
@@ -186,6 +190,11 @@ fn duration(name: &str, value: &str) -> Result<Duration> {
         .ok_or_else(|| wrong(name, value, "is not a duration such as 10s or 500ms"))
 }
 
+fn misplaced(sign: char, written: &str) -> Error {
+    let rule = format!("in a user, password or database it is {written}");
+    Error::config(format!("the URL has a {sign} where it has no place; {rule}"))
+}
+
 fn wrong(name: &str, value: &str, rule: &str) -> Error {
     Error::config(format!("{name}: {value:?} {rule}"))
 }
@@ -222,8 +231,8 @@ fn distance(from: &str, to: &str) -> usize {
 fn decode(part: &str, text: &str) -> Result<String> {
     let fault = || {
         Error::config(format!(
-            "{part}: a % in a URL is followed by two hexadecimal digits, and \
-                               what they make is UTF-8; a % itself is %25"
+            "{part}: a % in a URL is followed by two hexadecimal digits, and what they make is \
+             UTF-8 without zeros; a % itself is %25"
         ))
     };
     let mut bytes = Vec::with_capacity(text.len());
@@ -238,7 +247,8 @@ fn decode(part: &str, text: &str) -> Result<String> {
             byte => byte,
         });
     }
-    String::from_utf8(bytes).map_err(|_| fault())
+    // The protocol ends a name with a zero.
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(fault)
 }
 
 #[cfg(test)]
@@ -330,6 +340,11 @@ mod tests {
                 "tcp_keepalive=soon",
                 "tcp_keepalive: \"soon\" is not a duration such as 10s or 500ms",
             ),
+            ("tcp_keepalive=1ms", "tcp_keepalive: 1ms is not between 1s and 32767s, nor zero"),
+            (
+                "tcp_keepalive=9999999s",
+                "tcp_keepalive: 9999999s is not between 1s and 32767s, nor zero",
+            ),
             (
                 "statement_cache=-1",
                 "statement_cache: \"-1\" is not a whole number up to 16382, the most of a server",
@@ -367,6 +382,14 @@ mod tests {
         assert!(refused("mysql://a:secret%2@db").starts_with("password: a % "));
         assert!(refused("mysql://a:secret%ff@db").starts_with("password: a % "));
         assert!(refused("mysql://a:secret@[::1").contains("between [ and ]"));
-        assert!(refused("mysql://a:secret#1@db/c").contains("%23"));
+        for (password, written) in [
+            ("secret#1", "%23"),
+            ("x/secret", "%2F"),
+            ("x?secret", "%3F"),
+            ("x?secret&ssl-mode=y", "%3F"),
+        ] {
+            assert!(refused(&format!("mysql://a:{password}@db/c")).ends_with(written));
+        }
+        assert!(refused("mysql://a:b@db/c%00d").starts_with("database: a % "));
     }
 }

@@ -104,7 +104,8 @@ pub(crate) fn decode(column: &Column, cell: &Native) -> Result<Value> {
             }))
         }
         (_, &Native::Time(negative, days, hours, minutes, seconds, micros)) => {
-            Ok(span(negative, days * 24 + u32::from(hours), minutes, seconds, micros))
+            let hours = days.saturating_mul(24).saturating_add(hours.into());
+            Ok(span(negative, hours, minutes, seconds, micros))
         }
         (MYSQL_TYPE_BIT, Native::Bytes(bytes)) => bits(column, bytes),
         (kind, Native::Bytes(bytes)) => {
@@ -361,6 +362,12 @@ mod tests {
         ] {
             assert_eq!(text(kind, written), Value::from(written), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_span_that_no_server_has_is_no_panic() {
+        let cell = Native::Time(false, u32::MAX, 23, 59, 59, 0);
+        assert_eq!(read(&column(MYSQL_TYPE_TIME), cell), Value::from("4294967295:59:59"));
     }
 
     #[test]
