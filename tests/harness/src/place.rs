@@ -55,6 +55,8 @@ impl Place {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("TZ", "UTC").current_dir(&self.folder);
+        // MariaDB clears the temporary folder of tables that are not its own.
+        command.env("TMPDIR", &self.folder);
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }

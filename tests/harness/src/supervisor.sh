@@ -5,9 +5,10 @@ folder=$1
 leftovers=$2
 server=
 
-# The processes that the server started, and those they started; not the dead.
-children() {
-    ps -A -o pid= -o ppid= -o stat= | awk -v server="$server" '
+# The processes that the server started, and those they started, without the dead;
+# with `server` itself if the argument says so.
+alive() {
+    ps -A -o pid= -o ppid= -o stat= | awk -v server="$server" -v with="${1:-children}" '
         { parent[$1] = $2; state[$1] = $3 }
         END {
             ours[server]
@@ -16,7 +17,8 @@ children() {
                 for (pid in parent)
                     if (!(pid in ours) && parent[pid] in ours) { ours[pid]; more = 1 }
             } while (more)
-            for (pid in ours) if (pid != server && state[pid] !~ /^Z/) print pid
+            if (with != "server") delete ours[server]
+            for (pid in ours) if (pid in state && state[pid] !~ /^Z/) print pid
         }'
 }
 
@@ -30,14 +32,21 @@ everything() {
     KILL)
         # All must be gone before the server is: the next one would find them
         # attached to its memory.
-        while left=$(children) && [ -n "$left" ]; do
+        while left=$(alive) && [ -n "$left" ]; do
             kill -s KILL $left
             sleep 0.01
         done
+        kill -s KILL "$server"
+        # It dies a while, and holds its port and its files as long.
+        while [ -n "$(alive server)" ]; do
+            sleep 0.01
+        done
         ;;
-    *) kill -s "$1" $(children) ;;
+    *)
+        kill -s "$1" $(alive)
+        kill -s "$1" "$server"
+        ;;
     esac
-    kill -s "$1" "$server"
 }
 
 while read -r verb what; do

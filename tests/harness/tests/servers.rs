@@ -23,10 +23,17 @@ const NOTHING: Duration = Duration::from_millis(100);
 macro_rules! on_each_database {
     ($($claim:ident)*) => {
         mod postgres {
-            $(#[test] fn $claim() { super::$claim(millpond_harness::Server::postgres, true) })*
+            $(#[test] fn $claim() { super::$claim("postgres") })*
         }
         mod mariadb {
-            $(#[test] fn $claim() { super::$claim(millpond_harness::Server::mariadb, false) })*
+            $(#[test] fn $claim() { super::$claim("mariadb") })*
+        }
+        mod mysql {
+            $(#[test] fn $claim() {
+                if millpond_harness::Server::mysql().is_some() {
+                    super::$claim("mysql");
+                }
+            })*
         }
     };
 }
@@ -48,7 +55,13 @@ on_each_database! {
     processes_that_start_at_once_make_one_template
 }
 
-type Make = fn() -> Builder;
+fn make(database: &str) -> Builder {
+    match database {
+        "postgres" => Server::postgres(),
+        "mariadb" => Server::mariadb(),
+        _ => Server::mysql().expect("MILLPOND_MYSQL is set"),
+    }
+}
 
 #[track_caller]
 fn until(condition: impl Fn() -> bool) {
@@ -65,28 +78,28 @@ fn is_refused(address: SocketAddr) -> bool {
 
 /// A connection that waits for the first byte of the server, which PostgreSQL says
 /// when asked for TLS, and the others at once.
-fn knock(address: SocketAddr, postgres: bool) -> TcpStream {
+fn knock(address: SocketAddr, database: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("the kernel accepts");
-    if postgres {
+    if database == "postgres" {
         stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).expect("open");
     }
     stream
 }
 
 /// A statement that takes an hour.
-fn long(postgres: bool) -> &'static str {
-    if postgres { "SELECT pg_sleep(3600)" } else { "SELECT sleep(3600)" }
+fn long(database: &str) -> &'static str {
+    if database == "postgres" { "SELECT pg_sleep(3600)" } else { "SELECT sleep(3600)" }
 }
 
-fn statements_give_rows_of_text(make: Make, _: bool) {
-    let server = make().start();
+fn statements_give_rows_of_text(database: &str) {
+    let server = make(database).start();
     let rows = server.sql("SELECT 1, NULL, 'a\nb\tc'; SELECT 2");
     assert_eq!(rows, [vec!["1", "NULL", "a\nb\tc"], vec!["2"]]);
     assert!(server.sql("CREATE TABLE t (a INT)").is_empty());
 }
 
-fn a_stopped_server_refuses_and_comes_back_with_its_data(make: Make, postgres: bool) {
-    let server = make().start();
+fn a_stopped_server_refuses_and_comes_back_with_its_data(database: &str) {
+    let server = make(database).start();
     server.sql("CREATE TABLE t (a INT); INSERT INTO t VALUES (7)");
     let url = server.url();
     server.stop();
@@ -94,18 +107,18 @@ fn a_stopped_server_refuses_and_comes_back_with_its_data(make: Make, postgres: b
     assert!(is_refused(server.address()));
     server.start_again();
     server.start_again();
-    knock(server.address(), postgres).read_exact(&mut [0]).expect("an answer");
+    knock(server.address(), database).read_exact(&mut [0]).expect("an answer");
     assert_eq!(server.sql("SELECT a FROM t"), [["7"]]);
     assert_eq!(server.url(), url);
     server.restart();
     assert_eq!(server.sql("SELECT a FROM t"), [["7"]]);
 }
 
-fn a_killed_server_ends_its_sessions_and_comes_back_with_its_data(make: Make, postgres: bool) {
-    let server = make().start();
+fn a_killed_server_ends_its_sessions_and_comes_back_with_its_data(database: &str) {
+    let server = make(database).start();
     server.sql("CREATE TABLE t (a INT); INSERT INTO t VALUES (7)");
     thread::scope(|scope| {
-        let statement = scope.spawn(|| server.sql(long(postgres)));
+        let statement = scope.spawn(|| server.sql(long(database)));
         until(|| server.running("test") == 1);
         server.kill();
         assert!(statement.join().is_err());
@@ -115,10 +128,10 @@ fn a_killed_server_ends_its_sessions_and_comes_back_with_its_data(make: Make, po
     assert_eq!(server.sql("SELECT a FROM t"), [["7"]]);
 }
 
-fn a_frozen_server_accepts_and_answers_when_thawed(make: Make, postgres: bool) {
-    let server = make().start();
+fn a_frozen_server_accepts_and_answers_when_thawed(database: &str) {
+    let server = make(database).start();
     server.freeze();
-    let mut client = knock(server.address(), postgres);
+    let mut client = knock(server.address(), database);
     client.set_read_timeout(Some(NOTHING)).expect("a time");
     assert!(client.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
     client.set_read_timeout(None).expect("no time");
@@ -126,8 +139,8 @@ fn a_frozen_server_accepts_and_answers_when_thawed(make: Make, postgres: bool) {
     client.read_exact(&mut [0]).expect("an answer");
 }
 
-fn a_frozen_server_can_be_stopped_and_killed(make: Make, _: bool) {
-    let server = make().start();
+fn a_frozen_server_can_be_stopped_and_killed(database: &str) {
+    let server = make(database).start();
     server.freeze();
     server.stop();
     server.start_again();
@@ -140,13 +153,13 @@ fn a_frozen_server_can_be_stopped_and_killed(make: Make, _: bool) {
     assert!(!folder.exists());
 }
 
-fn sessions_and_running_statements_are_counted_by_database(make: Make, postgres: bool) {
-    let server = make().start();
+fn sessions_and_running_statements_are_counted_by_database(database: &str) {
+    let server = make(database).start();
     let url = server.new_database("other");
     assert!(url.ends_with("/other"), "{url}");
     assert_eq!((server.sessions("other"), server.running("other")), (0, 0));
     thread::scope(|scope| {
-        let statement = scope.spawn(|| server.sql_in("other", long(postgres)));
+        let statement = scope.spawn(|| server.sql_in("other", long(database)));
         until(|| server.running("other") == 1);
         assert_eq!((server.sessions("other"), server.sessions("test")), (1, 0));
         server.kill();
@@ -154,14 +167,15 @@ fn sessions_and_running_statements_are_counted_by_database(make: Make, postgres:
     });
 }
 
-fn settings_win_over_those_of_the_harness(make: Make, postgres: bool) {
-    let server = make().setting("max_connections", 17).start();
-    let show = if postgres { "SHOW max_connections" } else { "SELECT @@max_connections" };
+fn settings_win_over_those_of_the_harness(database: &str) {
+    let server = make(database).setting("max_connections", 17).start();
+    let show =
+        if database == "postgres" { "SHOW max_connections" } else { "SELECT @@max_connections" };
     assert_eq!(server.sql(show), [["17"]]);
 }
 
-fn a_wrong_setting_fails_with_the_log(make: Make, _: bool) {
-    let start = || make().setting("no_such_setting", 1).start();
+fn a_wrong_setting_fails_with_the_log(database: &str) {
+    let start = || make(database).setting("no_such_setting", 1).start();
     let panic = std::panic::catch_unwind(start).expect_err("it cannot start");
     let message = panic.downcast::<String>().expect("a text");
     assert!(message.contains("ended instead of starting"), "{message}");
@@ -169,9 +183,9 @@ fn a_wrong_setting_fails_with_the_log(make: Make, _: bool) {
 }
 
 /// Whether OpenSSL can shake hands, trusting `ca` and expecting `host`.
-fn trusts(server: &Server, postgres: bool, ca: &Path, host: &str) -> bool {
+fn trusts(server: &Server, database: &str, ca: &Path, host: &str) -> bool {
     let mut openssl = Command::new("openssl");
-    let kind = if postgres { "postgres" } else { "mysql" };
+    let kind = if database == "postgres" { "postgres" } else { "mysql" };
     openssl.args([
         "s_client",
         "-verify_return_error",
@@ -185,31 +199,31 @@ fn trusts(server: &Server, postgres: bool, ca: &Path, host: &str) -> bool {
     openssl.stdout(Stdio::null()).status().expect("openssl is installed").success()
 }
 
-fn its_certificate_is_for_this_host_and_of_its_authority(make: Make, postgres: bool) {
-    let server = make().start();
-    assert!(trusts(&server, postgres, &server.ca(), "localhost"));
-    assert!(!trusts(&server, postgres, &server.ca(), "elsewhere.invalid"));
-    assert!(!trusts(&server, postgres, &server.other_ca(), "localhost"));
-    let elsewhere = make().with_certificate_for_elsewhere().start();
-    assert!(trusts(&elsewhere, postgres, &elsewhere.ca(), "elsewhere.invalid"));
-    assert!(!trusts(&elsewhere, postgres, &elsewhere.ca(), "localhost"));
+fn its_certificate_is_for_this_host_and_of_its_authority(database: &str) {
+    let server = make(database).start();
+    assert!(trusts(&server, database, &server.ca(), "localhost"));
+    assert!(!trusts(&server, database, &server.ca(), "elsewhere.invalid"));
+    assert!(!trusts(&server, database, &server.other_ca(), "localhost"));
+    let elsewhere = make(database).with_certificate_for_elsewhere().start();
+    assert!(trusts(&elsewhere, database, &elsewhere.ca(), "elsewhere.invalid"));
+    assert!(!trusts(&elsewhere, database, &elsewhere.ca(), "localhost"));
 }
 
-fn a_server_without_tls_offers_none(make: Make, postgres: bool) {
-    let server = make().without_tls().start();
-    assert!(!trusts(&server, postgres, &server.ca(), "localhost"));
+fn a_server_without_tls_offers_none(database: &str) {
+    let server = make(database).without_tls().start();
+    assert!(!trusts(&server, database, &server.ca(), "localhost"));
     assert_eq!(server.sql("SELECT 1"), [["1"]]);
 }
 
-fn it_is_reached_through_a_proxy(make: Make, postgres: bool) {
-    let server = make().start();
+fn it_is_reached_through_a_proxy(database: &str) {
+    let server = make(database).start();
     let proxy = Proxy::to(server.address());
     assert!(server.url_at(proxy.address()).contains(&proxy.port().to_string()));
-    knock(proxy.address(), postgres).read_exact(&mut [0]).expect("an answer");
+    knock(proxy.address(), database).read_exact(&mut [0]).expect("an answer");
 }
 
-fn a_dropped_server_leaves_nothing(make: Make, _: bool) {
-    let server = make().start();
+fn a_dropped_server_leaves_nothing(database: &str) {
+    let server = make(database).start();
     let (address, folder) = (server.address(), server.socket_folder().to_path_buf());
     drop(server);
     assert!(is_refused(address));
@@ -226,10 +240,10 @@ struct Victim {
 }
 
 impl Victim {
-    fn of(program: &Path, postgres: bool) -> Self {
+    fn of(program: &Path, database: &str) -> Self {
         let mut process = Command::new(program)
             .args(["--exact", "victim", "--nocapture"])
-            .env(VICTIM, if postgres { "postgres" } else { "mariadb" })
+            .env(VICTIM, database)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -254,6 +268,7 @@ fn victim() {
     let server = match env::var(VICTIM).as_deref() {
         Ok("postgres") => millpond_harness::postgres(),
         Ok("mariadb") => millpond_harness::mariadb(),
+        Ok("mysql") => millpond_harness::mysql().expect("MILLPOND_MYSQL is set"),
         _ => return,
     };
     assert_eq!(server.sql("SELECT 1"), [["1"]]);
@@ -262,9 +277,9 @@ fn victim() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-fn a_killed_test_process_leaves_nothing(_: Make, postgres: bool) {
+fn a_killed_test_process_leaves_nothing(database: &str) {
     let program = env::current_exe().expect("a path");
-    let mut victim = Victim::of(&program, postgres);
+    let mut victim = Victim::of(&program, database);
     let (address, folder) = victim.server();
     assert!(folder.exists());
     assert!(!is_refused(address));
@@ -274,7 +289,7 @@ fn a_killed_test_process_leaves_nothing(_: Make, postgres: bool) {
     assert!(is_refused(address));
 }
 
-fn processes_that_start_at_once_make_one_template(_: Make, postgres: bool) {
+fn processes_that_start_at_once_make_one_template(database: &str) {
     // A copy of this program in an empty target folder, where no template is.
     let port = closed_port();
     let target = env::temp_dir().join(format!("millpond-race-{}", port.number()));
@@ -283,7 +298,7 @@ fn processes_that_start_at_once_make_one_template(_: Make, postgres: bool) {
     let program = target.join("copy");
     fs::copy(env::current_exe().expect("a path"), &program).expect("a copy");
 
-    let mut victims: Vec<_> = (0..3).map(|_| Victim::of(&program, postgres)).collect();
+    let mut victims: Vec<_> = (0..3).map(|_| Victim::of(&program, database)).collect();
     let servers: Vec<_> = victims.iter_mut().map(Victim::server).collect();
     let templates = fs::read_dir(target.join("millpond-servers")).expect("it was made").count();
     for (victim, (_, folder)) in victims.iter_mut().zip(servers) {
