@@ -20,10 +20,10 @@ fn conforms<S: Subject>(subject: impl Fn() -> S, left_out: &[&str]) {
     });
 }
 
-#[cfg(feature = "mysql")]
+#[cfg(all(unix, feature = "mysql"))]
 #[path = "conformance/mysql.rs"]
 mod mysql;
-#[cfg(feature = "postgres")]
+#[cfg(all(unix, feature = "postgres"))]
 #[path = "conformance/postgres.rs"]
 mod postgres;
 

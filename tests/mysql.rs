@@ -2,7 +2,11 @@
 //! well, on whichever real runtime is enabled: how
 //! connecting fails, what errors mean, what native use leaves behind, which
 //! values come back, and what a session keeps.
-#![cfg(all(feature = "mysql", any(feature = "tokio", feature = "async-std", feature = "smol")))]
+#![cfg(all(
+    unix,
+    feature = "mysql",
+    any(feature = "tokio", feature = "async-std", feature = "smol")
+))]
 
 #[path = "mysql/connecting.rs"]
 mod connecting;

@@ -1,6 +1,6 @@
 //! Runs a command beside a fresh server, which ends with it.
 //!
-//!     cargo run -p millpond-harness --bin with-server -- postgres psql {url}
+//!     cargo run -p millpond-harness --features servers --bin with-server -- postgres psql {url}
 //!
 //! `{url}` in the command stands for the server's URL. Servers: `postgres`,
 //! `mariadb`, and `mysql` where `scripts/mysql-server` has unpacked one. Knows
