@@ -1,7 +1,11 @@
 //! What only a real PostgreSQL can show, on whichever real runtime is enabled:
 //! how connecting fails, what errors mean, what native use leaves behind, and
 //! which values come back.
-#![cfg(all(feature = "postgres", any(feature = "tokio", feature = "async-std", feature = "smol")))]
+#![cfg(all(
+    unix,
+    feature = "postgres",
+    any(feature = "tokio", feature = "async-std", feature = "smol")
+))]
 
 #[path = "postgres/connecting.rs"]
 mod connecting;
@@ -82,6 +86,20 @@ fn a_commit_of_a_failed_transaction_is_an_error() {
         transaction.query("SELECT 1/0", &[]).await.unwrap_err();
         let error = transaction.commit().await.unwrap_err();
         assert_eq!(error.outcome(), millpond::Outcome::RolledBack, "{error:?}");
+    });
+}
+
+#[test]
+fn a_commit_that_is_refused_has_undone_everything() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TABLE late (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)").await.unwrap();
+        let mut transaction = pool.begin().await.unwrap();
+        transaction.query("INSERT INTO late VALUES (1), (1)", &[]).await.unwrap();
+        let error = transaction.commit().await.unwrap_err();
+        assert_eq!(error.outcome(), millpond::Outcome::RolledBack, "{error:?}");
+        assert_eq!(error.fate(), millpond::Fate::Reusable);
+        pool.batch("DROP TABLE late").await.unwrap();
     });
 }
 

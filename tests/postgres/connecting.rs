@@ -1,10 +1,15 @@
 //! How connecting succeeds and fails.
 
-use std::time::Duration;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use millpond::drivers::postgres::Postgres;
-use millpond::runtime::block_on;
-use millpond::{Cause, ErrorKind, Outcome, Pool};
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use millpond::drivers::postgres::{Postgres, PostgresConnection};
+use millpond::runtime::{BoxFuture, ByteStream, Runtime, SocketOptions, Target, block_on, current};
+use millpond::{Cause, ConnectContext, Driver, ErrorKind, Outcome, Pool};
 use millpond_harness::{Impostor, closed_port, postgres};
 
 use super::{pool_at, refused, refused_at_once};
@@ -100,10 +105,10 @@ fn hosts_are_tried_in_turn_and_each_failure_is_told() {
     let url = |hosts: &str| format!("postgres://{user}:{password}@{hosts}/{database}");
     let dead = format!("{},{}", closed.address(), silent.address());
     let alive = url(&format!("{dead},{}", server.address()));
-    let port = asked(&format!("{alive}?connect_timeout=200ms"), "SELECT inet_server_port()::text");
+    let port = asked(&format!("{alive}?connect_timeout=1s"), "SELECT inet_server_port()::text");
     assert_eq!(port, server.port().to_string());
 
-    let error = block_on(refused_at_once(&format!("{}?connect_timeout=200ms", url(&dead))));
+    let error = block_on(refused_at_once(&format!("{}?connect_timeout=1s", url(&dead))));
     for said in [closed.address(), silent.address()].map(|address| address.to_string()) {
         assert!(error.to_string().contains(&said), "{error}");
     }
@@ -204,14 +209,19 @@ fn a_certificate_that_proves_nothing_is_refused_at_once() {
     let elsewhere = millpond_harness::Server::postgres().with_certificate_for_elsewhere().start();
     let (ca, other) = (server.ca().display().to_string(), server.other_ca().display().to_string());
     let theirs = elsewhere.ca().display().to_string();
-    for url in [
-        server.url_with(&format!("sslmode=require&sslrootcert={other}")),
-        server.url_with(&format!("sslmode=verify-ca&sslrootcert={other}")),
-        server.url_with(&format!("sslmode=verify-full&sslrootcert={other}")),
-        elsewhere.url_with(&format!("sslmode=verify-full&sslrootcert={theirs}")),
-        server.url_with("sslmode=verify-full&sslrootcert=/no/such/file.pem"),
+    let stranger = "of no known authority; sslrootcert names";
+    for (url, said) in [
+        (server.url_with(&format!("sslmode=require&sslrootcert={other}")), stranger),
+        (server.url_with(&format!("sslmode=verify-ca&sslrootcert={other}")), stranger),
+        (server.url_with(&format!("sslmode=verify-full&sslrootcert={other}")), stranger),
+        (elsewhere.url_with(&format!("sslmode=verify-full&sslrootcert={theirs}")), "not valid for"),
+        (server.url_with("sslmode=verify-full&sslrootcert=/no/such/file.pem"), "sslrootcert"),
     ] {
         let error = block_on(refused_at_once(&url));
+        // The system's library has its own words.
+        if cfg!(feature = "rustls") {
+            assert!(error.to_string().contains(said), "{error}");
+        }
         assert!(error.is_permanent(), "{url}: {error:?}");
         assert_eq!(error.cause(), Cause::Config, "{url}: {error:?}");
     }
@@ -227,4 +237,95 @@ fn a_server_without_tls_is_refused_or_used_as_the_mode_says() {
     let error = block_on(refused_at_once(&server.url_with("sslmode=require")));
     assert!(error.to_string().contains("the server does not offer it"), "{error}");
     assert!(error.is_permanent(), "{error:?}");
+}
+
+/// The current runtime, but for what a test wants otherwise.
+#[derive(Debug)]
+struct Odd {
+    inner: Arc<dyn Runtime>,
+    /// Has ended, and drops its tasks.
+    ended: bool,
+    /// What each name has.
+    addresses: Vec<SocketAddr>,
+}
+
+fn odd(ended: bool, addresses: &[SocketAddr]) -> Arc<dyn Runtime> {
+    let inner = current().expect("inside block_on");
+    Arc::new(Odd { inner, ended, addresses: addresses.to_vec() })
+}
+
+impl Runtime for Odd {
+    fn now(&self) -> Instant {
+        self.inner.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
+        self.inner.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        if !self.ended {
+            self.inner.spawn(task);
+        }
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.inner.spawn_blocking(job);
+    }
+
+    fn resolve<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async { Ok(self.addresses.clone()) })
+    }
+
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+        options: &'a SocketOptions,
+    ) -> BoxFuture<'a, io::Result<Box<dyn ByteStream>>> {
+        self.inner.connect(target, options)
+    }
+
+    fn random(&self) -> u64 {
+        self.inner.random()
+    }
+}
+
+async fn connected(
+    driver: &Postgres,
+    runtime: &Arc<dyn Runtime>,
+) -> millpond::Result<PostgresConnection> {
+    let deadline = runtime.now() + Duration::from_secs(20);
+    driver.connect(&ConnectContext::new(runtime, deadline)).await
+}
+
+/// As `localhost` is, where the server listens on one of its two addresses.
+#[test]
+fn a_name_with_two_addresses_fails_as_the_one_that_answered() {
+    let (server, closed) = (postgres(), closed_port());
+    let (user, database) = (server.user(), server.database());
+    let url = format!("postgres://{user}:wrong@somewhere/{database}");
+    let driver = Postgres::from_url(&url).unwrap();
+    block_on(async {
+        let runtime = odd(false, &[closed.address(), server.address()]);
+        let error = connected(&driver, &runtime).await.unwrap_err();
+        assert!(error.is_permanent(), "{error:?}");
+        assert!(error.to_string().starts_with("somewhere:5432: password auth"), "{error}");
+    });
+}
+
+/// It never polls the task of a connection, so nothing of it ever runs.
+#[test]
+fn on_a_runtime_that_has_ended_a_connection_is_lost_and_not_waited_for() {
+    let server = postgres();
+    let driver = Postgres::from_url(&server.url()).unwrap();
+    block_on(async {
+        let runtime = odd(true, &[server.address()]);
+        let mut conn = connected(&driver, &runtime).await.unwrap();
+        let late = super::sleep(Duration::from_secs(5)).boxed();
+        match select(driver.ping(&mut conn).boxed(), late).await {
+            Either::Left((answer, _)) => assert_eq!(answer.unwrap_err().kind(), ErrorKind::Lost),
+            Either::Right(_) => panic!("waits for ever"),
+        }
+        driver.close(conn).await;
+    });
 }

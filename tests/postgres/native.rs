@@ -261,3 +261,137 @@ fn a_large_statement_that_is_dropped_is_not_called_clean() {
         }
     });
 }
+
+/// It is looked at, as by `Debug`, while somebody holds the client.
+#[test]
+fn a_session_that_is_looked_at_stays_lent() {
+    block_on(async {
+        let pool = pool(1).await;
+        let conn = pool.acquire().await.unwrap();
+        let client = conn.client();
+        client.batch_execute("SELECT 1").await.unwrap();
+        until(|| pool.driver().session(&conn) == Session::Clean).await;
+        assert!(client.batch_execute("BEGIN").now_or_never().is_none());
+        assert_ne!(pool.driver().session(&conn), Session::Clean);
+        drop(conn);
+        let conn = pool.acquire().await.unwrap();
+        assert_eq!(pool.driver().session(&conn), Session::Clean, "somebody else's transaction");
+    });
+}
+
+/// The client then waits for one answer more than the server gives, and took the
+/// next for it: the borrower after next got the rows of the one before.
+#[test]
+fn a_copy_that_was_begun_as_a_query_costs_the_connection() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TABLE begun (n int)").await.unwrap();
+        let conn = pool.acquire().await.unwrap();
+        conn.client().query("COPY begun FROM STDIN", &[]).await.unwrap_err();
+        let next = conn.client().query("SELECT 'lost'", &[]).boxed();
+        select(next, sleep(Duration::from_millis(100)).boxed()).await;
+        drop(conn);
+        for _ in 0..2 {
+            let late = sleep(Duration::from_secs(10)).boxed();
+            let first = select(own_row(&pool).boxed(), late).await;
+            assert!(matches!(first, Either::Left(_)), "no answer");
+        }
+        pool.batch("DROP TABLE begun").await.unwrap();
+    });
+}
+
+/// The server then answers twice, to the statement and to the end of the data.
+#[test]
+fn a_copy_that_fails_before_its_data_disturbs_nobody() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch(
+            "CREATE TABLE guarded (n int); \
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_sleep(TG_ARGV[0]::float); RAISE 'not here'; END $$",
+        )
+        .await
+        .unwrap();
+        for pause in [0.0, 0.02] {
+            let trigger = format!(
+                "CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON guarded \
+                 FOR EACH STATEMENT EXECUTE FUNCTION refuse({pause})"
+            );
+            pool.batch(&trigger).await.unwrap();
+            for round in 0..8 {
+                let conn = pool.acquire().await.unwrap();
+                if let Ok(sink) = conn.client().copy_in("COPY guarded FROM STDIN").await {
+                    let mut sink = pin!(sink);
+                    // Much, so that the server is busy with it for a while.
+                    for _ in 0..round * 16 {
+                        let _ = sink.send(&[b'\n'; 1 << 16][..]).await;
+                    }
+                    if round % 2 == 0 {
+                        let _ = sink.finish().await;
+                    }
+                }
+                drop(conn);
+                own_row(&pool).await;
+            }
+        }
+        pool.batch("DROP TABLE guarded; DROP FUNCTION refuse").await.unwrap();
+    });
+}
+
+#[test]
+fn a_copy_that_failed_is_proved_to_be_over_and_kept() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TABLE picky (n int)").await.unwrap();
+        let id = pool.acquire().await.unwrap().id();
+        for data in [b"one\n", b"1\n2\n"] {
+            let conn = pool.acquire().await.unwrap();
+            let sink = conn.client().copy_in("COPY picky FROM STDIN").await.unwrap();
+            let mut sink = pin!(sink);
+            sink.send(&data[..]).await.unwrap();
+            assert_eq!(sink.finish().await.is_ok(), data[0] == b'1');
+            drop(conn);
+            own_row(&pool).await;
+        }
+        assert_eq!(pool.acquire().await.unwrap().id(), id);
+        pool.batch("DROP TABLE picky").await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_dropped_with_a_request_in_its_queue_leaves_nothing_running() {
+    let server = postgres();
+    let url = server.new_database("queued");
+    block_on(async {
+        let driver = Postgres::from_url(&url).unwrap();
+        let runtime = millpond::runtime::current().expect("inside block_on");
+        let deadline = runtime.now() + Duration::from_secs(20);
+        let cx = millpond::ConnectContext::new(&runtime, deadline);
+        let conn = driver.connect(&cx).await.unwrap();
+        assert!(conn.client().simple_query("SELECT pg_sleep(600)").now_or_never().is_none());
+        drop(conn);
+        until(|| server.sessions("queued") == 0).await;
+    });
+}
+
+/// Its server has the request, or will have it, and acts on it at any time.
+#[test]
+fn a_cancel_that_was_left_half_way_costs_the_connection() {
+    let server = postgres();
+    block_on(async {
+        let pool = pool_at(&server.url_with("sslmode=disable"), 1).await;
+        let mut conn = pool.acquire().await.unwrap();
+        conn.query("SELECT 1", &[]).await.unwrap();
+        let mut left_half_way = 0;
+        for polls in 1..6 {
+            let cancel = pool.driver().cancel(&conn).expect("a handle");
+            let ended = super::storm::drop_after(polls, cancel.run()).await.is_some();
+            left_half_way += usize::from(!ended);
+        }
+        assert!(left_half_way > 0);
+        assert_ne!(pool.driver().session(&conn), Session::Clean);
+        pool.driver().reset(&mut conn, Reset::Boundary).await.unwrap_err();
+        drop(conn);
+        own_row(&pool).await;
+    });
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use millpond_driver::{Cancel, Error, Fate, Outcome, Result, Session};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::error;
 use crate::link::Link;
@@ -146,17 +146,17 @@ impl PostgresConnection {
         if link.owed() > 0 {
             return Session::Busy;
         }
-        if self.mark.load(Ordering::Relaxed) != SETTLED {
-            if !link.is_quiet() {
-                return match self.mark.load(Ordering::Relaxed) {
-                    RUNNING => Session::Busy,
-                    // Mostly the task has not gone to sleep yet after an answer.
-                    _ => Session::Unverified,
-                };
-            }
-            self.mark.store(SETTLED, Ordering::Relaxed);
+        match self.mark.load(Ordering::Relaxed) {
+            SETTLED => {}
+            // The mark stays: whoever holds the client may go on with it.
+            _ if link.is_quiet() => {}
+            RUNNING => return Session::Busy,
+            // Mostly the task has not gone to sleep yet after an answer.
+            _ => return Session::Unverified,
         }
         match link.status() {
+            _ if link.may_be_cancelled() => Session::Unverified,
+            b'I' if link.is_doubtful() => Session::Unverified,
             b'I' => Session::Clean,
             b'T' => Session::InTransaction,
             b'E' => Session::FailedTransaction,
@@ -190,7 +190,32 @@ impl PostgresConnection {
             self.doomed = true;
             return Err(link.lost().with_outcome(Outcome::NotSent));
         }
+        if link.may_be_cancelled() {
+            self.doomed = true;
+            return Err(Error::lost("a request to cancel may stop whatever comes next")
+                .with_outcome(Outcome::NotSent));
+        }
         self.done();
+        Ok(())
+    }
+
+    /// Proves that answers still belong to their questions, where that is in
+    /// doubt: a `COPY` that fails before its data may be answered twice.
+    pub(crate) async fn prove(&mut self) -> Result<()> {
+        const SQL: &str = "SELECT 'here'";
+        if !self.leash.link.is_doubtful() {
+            return Ok(());
+        }
+        let answer = self.run(async |client| client.simple_query(SQL).await).await?;
+        let here = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some("here"),
+            _ => false,
+        };
+        if !answer.iter().any(here) {
+            self.doomed = true;
+            return Err(Error::lost("an answer belongs to another question"));
+        }
+        self.leash.link.trust();
         Ok(())
     }
 
@@ -280,7 +305,8 @@ impl PostgresConnection {
     }
 
     pub(crate) fn cancel(&self) -> Cancel {
-        Cancel::new(way::cancel(self.client.cancel_token(), Arc::clone(&self.way)))
+        let (way, link) = (Arc::clone(&self.way), Arc::clone(&self.leash.link));
+        Cancel::new(way::cancel(self.client.cancel_token(), way, link))
     }
 
     /// Says goodbye and waits until that has left.
@@ -332,7 +358,8 @@ struct Leash {
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        if self.closing || self.link.owed() > 0 {
+        // A request in the queue would be sent and waited for as well.
+        if self.closing || !self.link.is_quiet() {
             self.link.abandon();
         }
     }

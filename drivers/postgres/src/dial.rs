@@ -174,13 +174,24 @@ fn unfit(wanted: TargetSession, standby: bool, read_only: bool) -> Option<&'stat
     }
 }
 
-/// What each attempt failed of.
+/// What each host failed of.
 #[derive(Default)]
 struct Failures(Vec<(String, Error)>);
 
 impl Failures {
+    /// Of a host with several addresses what counts is what it answered, at
+    /// whichever: often it listens on one of them only.
     fn note(&mut self, host: &Host, error: Error) {
-        self.0.push((host.to_string(), error));
+        let host = host.to_string();
+        if error.is_permanent() {
+            self.0.retain(|(known, told)| *known != host || told.is_permanent());
+        }
+        let is_told = self.0.iter().any(|(known, told)| {
+            *known == host && (told.is_permanent() || told.message() == error.message())
+        });
+        if !is_told {
+            self.0.push((host, error));
+        }
     }
 
     /// One error for all. It is as good as the best of them: only if all are
@@ -224,6 +235,19 @@ mod tests {
         assert_eq!(error.to_string(), "db:1: wrong password; db:2: connection refused");
         assert!(!error.is_permanent());
         assert!(failures([denied(), denied()]).is_permanent());
+    }
+
+    #[test]
+    fn of_a_host_with_several_addresses_its_answer_counts() {
+        let refused = || Error::connect("connection refused");
+        let denied = || Error::connect("wrong password").with_cause(Cause::Auth);
+        for errors in [[refused(), denied()], [denied(), refused()], [denied(), denied()]] {
+            let mut failures = Failures::default();
+            errors.into_iter().for_each(|error| failures.note(&Host::new("db", 1), error));
+            let error = failures.into_error();
+            assert!(error.is_permanent());
+            assert_eq!(error.to_string(), "db:1: wrong password");
+        }
     }
 
     #[test]

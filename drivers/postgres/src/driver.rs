@@ -247,13 +247,13 @@ impl Driver for Postgres {
         if to == Reset::Session {
             sql.push_str(FRESH);
         }
-        if sql.is_empty() {
-            return Ok(());
+        if !sql.is_empty() {
+            if conn.read_only {
+                sql.push_str(READ_ONLY);
+            }
+            self.batch(conn, &sql).await?;
         }
-        if conn.read_only {
-            sql.push_str(READ_ONLY);
-        }
-        self.batch(conn, &sql).await
+        conn.prove().await
     }
 
     fn cancel(&self, conn: &PostgresConnection) -> Option<Cancel> {
@@ -269,7 +269,13 @@ impl Driver for Postgres {
     }
 
     async fn commit(&self, conn: &mut PostgresConnection) -> Result<()> {
-        self.batch(conn, "COMMIT").await?;
+        if let Err(error) = self.batch(conn, "COMMIT").await {
+            // As by a constraint that is checked at the end.
+            return Err(match error.outcome() {
+                Outcome::Rejected => error.with_outcome(Outcome::RolledBack),
+                _ => error,
+            });
+        }
         // The server's answer to the commit of a transaction that has failed.
         if conn.has_rolled_back() {
             return Err(Error::statement("the transaction had failed, so it was rolled back")

@@ -233,7 +233,7 @@ fn judge(code: &str, fatal: bool) -> Answers {
         ("57P03", _) => answers(NotSent, Discard, Cause::Starting, Node),
         ("57P04", _) => answers(Unknown, Discard, Cause::Transport, Connection),
         ("57P05", _) => answers(Unknown, Discard, Cause::Timeout, Connection),
-        ("XX001" | "XX002", _) | (_, "58") => {
+        ("XX001" | "XX002" | "58000" | "58030", _) => {
             answers(RolledBack, NeedsRollback, Cause::Corrupt, Node)
         }
         (_, "XX") => answers(RolledBack, NeedsRollback, Cause::Caller, Transaction),
@@ -295,6 +295,8 @@ mod tests {
             ("57P02", Unknown, Discard, Cause::Shutdown),
             ("58000", RolledBack, NeedsRollback, Cause::Corrupt),
             ("58030", RolledBack, NeedsRollback, Cause::Corrupt),
+            // A file that the statement names.
+            ("58P01", Rejected, NeedsRollback, Cause::Caller),
             ("72000", RolledBack, NeedsRollback, Cause::Conflict),
             ("XX000", RolledBack, NeedsRollback, Cause::Caller),
             ("XX001", RolledBack, NeedsRollback, Cause::Corrupt),

@@ -72,7 +72,7 @@
 //! | `application_name` | default: the program's name |
 //! | `options` | `-c name=value` settings of the session |
 //! | `sslmode` | `disable`, `prefer`, `require`, `verify-ca`, `verify-full`; see [`TlsMode`] |
-//! | `sslrootcert` | a file, or `system` |
+//! | `sslrootcert` | a file, or `system`, which asks for `verify-full` |
 //! | `sslcert`, `sslkey` | files |
 //! | `channel_binding` | `disable`, `prefer`, `require` |
 //! | `target_session_attrs` | `any`, `read-write`, `read-only`, `primary`, `standby`, `prefer-standby` |

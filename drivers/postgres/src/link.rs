@@ -43,6 +43,10 @@ pub(crate) struct Link {
     sent: AtomicU32,
     /// The tag of the last statement that completed.
     tag: AtomicU64,
+    /// Whether answers still belong to their questions is to be proved.
+    doubt: AtomicBool,
+    /// Requests to cancel that may still reach the server.
+    cancels: AtomicU32,
     /// The server follows another one.
     standby: AtomicBool,
     /// The server has told parameters that the task has not looked at.
@@ -77,6 +81,9 @@ impl Link {
     pub(crate) fn note_received(&self, sniffer: &mut Sniffer) {
         self.status.store(sniffer.status(), Ordering::Relaxed);
         self.tag.store(u64::from_be_bytes(sniffer.tag()), Ordering::Relaxed);
+        if sniffer.take_doubt() {
+            self.doubt.store(true, Ordering::Relaxed);
+        }
         self.owed.store(sniffer.owed(), Ordering::Release);
         if sniffer.take_parameters_changed() {
             self.parameters_changed.store(true, Ordering::Relaxed);
@@ -170,6 +177,31 @@ impl Link {
     /// `I`, `T` or `E`, as the server last told it.
     pub(crate) fn status(&self) -> u8 {
         self.status.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to be proved that answers belong to their questions.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubt.load(Ordering::Relaxed)
+    }
+
+    /// It is proved.
+    pub(crate) fn trust(&self) {
+        self.doubt.store(false, Ordering::Relaxed);
+    }
+
+    /// A request to cancel leaves.
+    pub(crate) fn cancel_leaves(&self) {
+        self.cancels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The server has done with it.
+    pub(crate) fn cancel_done(&self) {
+        self.cancels.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a request to cancel may still come, and stop a later statement.
+    pub(crate) fn may_be_cancelled(&self) -> bool {
+        self.cancels.load(Ordering::Relaxed) > 0
     }
 
     /// Bytes that have left, modulo 2³².

@@ -20,11 +20,26 @@ pub(crate) struct Sniffer {
     owed: u32,
     /// Messages of the extended protocol since the last `Sync` ask for an answer.
     open: bool,
-    /// `Sync`s to come that the server will answer as one with the last.
-    swallowed: u32,
+    copy: Copy,
+    /// A `COPY` from the client has failed since this was last asked.
+    doubt: bool,
     status: u8,
     tag: [u8; 8],
     parameters_changed: bool,
+}
+
+/// How far a `COPY` from the client has come, by the extended protocol: there the
+/// server takes no notice of the `Sync` that came with the statement, and answers
+/// the one after the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copy {
+    None,
+    /// The server waits for data.
+    Open,
+    /// The data have ended, but for their `Sync`.
+    Ended,
+    /// The server gave up before the data ended, and answered the first `Sync`.
+    Refused,
 }
 
 /// What is answered by one `ReadyForQuery`.
@@ -34,6 +49,8 @@ enum Question {
     Simple,
     /// A `Sync` after work.
     Extended,
+    /// The same, of a `COPY` that the server has begun to take data for.
+    Copy,
     /// A `Sync` after nothing but the end of a prepared statement, which the
     /// client sends by itself whenever one is dropped.
     Housekeeping,
@@ -49,7 +66,8 @@ impl Sniffer {
             asked: VecDeque::new(),
             owed: 0,
             open: false,
-            swallowed: 0,
+            copy: Copy::None,
+            doubt: false,
             status: 0,
             tag: [0; 8],
             parameters_changed: false,
@@ -63,7 +81,7 @@ impl Sniffer {
 
     /// How many answers the server owes, but for housekeeping.
     pub(crate) fn owed(&self) -> u32 {
-        self.owed + u32::from(self.open)
+        self.owed + u32::from(self.open) + u32::from(self.copy == Copy::Refused)
     }
 
     /// The first bytes of the tag of the last statement that completed:
@@ -77,21 +95,44 @@ impl Sniffer {
         std::mem::take(&mut self.parameters_changed)
     }
 
+    /// Whether a `COPY` from the client has failed since this was last asked: its
+    /// end may be answered once more than the client expects.
+    pub(crate) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.doubt)
+    }
+
     /// Bytes from the client to the server.
+    ///
+    /// # Errors
+    ///
+    /// The client has lost its place: it would take answers for those to other
+    /// questions.
     pub(crate) fn sent(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Self { from_client, asked, owed, open, swallowed, .. } = self;
+        let Self { from_client, asked, owed, open, copy, .. } = self;
         from_client.feed(bytes, |kind, body| {
             if body.is_some() {
                 return Ok(());
+            }
+            match (*copy, kind) {
+                (Copy::None, _) => {}
+                (Copy::Open | Copy::Refused, b'd') | (Copy::Open, b'H' | b'X') => return Ok(()),
+                (Copy::Open, b'c' | b'f') => {
+                    *copy = Copy::Ended;
+                    return Ok(());
+                }
+                (Copy::Ended, b'S') => {
+                    *copy = Copy::None;
+                    return Ok(());
+                }
+                (Copy::Open | Copy::Ended, _) | (Copy::Refused, b'c' | b'f') => {
+                    return Err(astray());
+                }
+                (Copy::Refused, _) => *copy = Copy::None,
             }
             match kind {
                 STARTUP | b'Q' | b'F' => {
                     asked.push_back(Question::Simple);
                     *owed += 1;
-                }
-                b'S' if *swallowed > 0 => {
-                    *swallowed -= 1;
-                    *open = false;
                 }
                 b'S' if std::mem::take(open) => {
                     asked.push_back(Question::Extended);
@@ -116,12 +157,14 @@ impl Sniffer {
             greeted,
             asked,
             owed,
-            swallowed,
+            copy,
+            doubt,
             status,
             tag,
             parameters_changed,
             ..
         } = self;
+        let was_greeted = *greeted;
         from_server.feed(bytes, |kind, body| {
             match (kind, body) {
                 (kind, None) if !*greeted => {
@@ -132,27 +175,50 @@ impl Sniffer {
                 }
                 (b'Z', Some(body)) => {
                     *status = body[0];
+                    match copy {
+                        Copy::Open => *copy = Copy::Refused,
+                        Copy::Ended => return Err(astray()),
+                        Copy::None | Copy::Refused => {}
+                    }
                     match asked.pop_front() {
                         Some(Question::Housekeeping) | None => {}
                         Some(_) => *owed -= 1,
                     }
                 }
                 (b'C', Some(body)) => *tag = body,
-                // The server takes no notice of the `Sync` that came with the
-                // statement; the one after the data is answered.
-                (b'G', None) if asked.front() == Some(&Question::Extended) => *swallowed += 1,
+                (b'G', None) if asked.front() == Some(&Question::Extended) => {
+                    asked[0] = Question::Copy;
+                    *copy = Copy::Open;
+                }
+                (b'E', None) if asked.front() == Some(&Question::Copy) => *doubt = true,
                 (b'S', None) => *parameters_changed = true,
                 _ => {}
             }
             Ok(())
-        })
+        })?;
+        match from_server.left > LONGEST_GREETING && !was_greeted {
+            // So says a server that cannot even start a session: in plain text.
+            true if from_server.header[0] == b'E' => {
+                Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the server refused it"))
+            }
+            true => Err(foreign()),
+            false => Ok(()),
+        }
     }
 }
+
+/// What is longer is text whose first letters look like a message. The client
+/// would make room for all of it.
+const LONGEST_GREETING: usize = 30_000;
 
 /// Whether a server may begin with this: authentication, an error, a notice,
 /// another version of the protocol.
 fn is_greeting(kind: u8) -> bool {
     matches!(kind, b'R' | b'E' | b'N' | b'v')
+}
+
+fn astray() -> io::Error {
+    io::Error::other("a COPY from the client did not end as it must")
 }
 
 fn foreign() -> io::Error {
@@ -327,6 +393,53 @@ mod tests {
         }
     }
 
+    /// A `COPY` whose data the server waits for.
+    fn copying() -> Sniffer {
+        let mut sniffer = sniffer();
+        sniffer.sent(&messages(b"BES")).unwrap();
+        sniffer.received(&messages(b"2G")).unwrap();
+        sniffer
+    }
+
+    #[test]
+    fn a_copy_that_fails_leaves_a_doubt() {
+        let mut sniffer = copying();
+        sniffer.sent(&messages(b"ddcS")).unwrap();
+        assert!(!sniffer.take_doubt());
+        sniffer.received(&[messages(b"E"), ready(b'I')].concat()).unwrap();
+        assert_eq!(sniffer.owed(), 0);
+        assert!(sniffer.take_doubt() && !sniffer.take_doubt());
+    }
+
+    /// The end of its data is answered as well, and the client does not know.
+    #[test]
+    fn the_data_of_a_copy_that_was_refused_before_must_not_end() {
+        for end in [b'c', b'f'] {
+            let mut sniffer = copying();
+            sniffer.received(&[messages(b"E"), ready(b'I')].concat()).unwrap();
+            sniffer.sent(&messages(b"d")).unwrap();
+            assert_eq!(sniffer.owed(), 1);
+            assert!(sniffer.sent(&messages(&[end, b'S'])).is_err());
+        }
+        let mut sniffer = copying();
+        sniffer.sent(&messages(b"c")).unwrap();
+        assert!(sniffer.received(&[messages(b"E"), ready(b'I')].concat()).is_err());
+    }
+
+    /// The client has given the statement up, and no data will come.
+    #[test]
+    fn a_copy_that_waits_for_data_takes_no_other_request() {
+        for question in [&b"S"[..], b"Q", b"CS", b"PDS", b"BES"] {
+            assert!(copying().sent(&messages(question)).is_err());
+            let mut refused = copying();
+            refused.received(&[messages(b"E"), ready(b'I')].concat()).unwrap();
+            refused.sent(&messages(question)).unwrap();
+            refused.received(&ready(b'I')).unwrap();
+            assert_eq!(refused.owed(), 0);
+        }
+        copying().sent(&messages(b"X")).unwrap();
+    }
+
     #[test]
     fn a_change_of_parameters_is_told_once() {
         let mut sniffer = sniffer();
@@ -342,5 +455,12 @@ mod tests {
             assert_eq!(error.to_string(), "this is not a PostgreSQL server");
         }
         assert!(Sniffer::new().received(b"E\0\0\0\x01").is_err());
+        // A remote screen, and a server that could not start a session.
+        for (greeting, kind) in [
+            (&b"RFB 003.008\n"[..], io::ErrorKind::InvalidData),
+            (b"Ecould not fork new process\n\0", io::ErrorKind::ConnectionRefused),
+        ] {
+            assert_eq!(Sniffer::new().received(greeting).unwrap_err().kind(), kind);
+        }
     }
 }

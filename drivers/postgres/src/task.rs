@@ -14,11 +14,18 @@ use crate::error;
 use crate::link::{Link, bell};
 use crate::wire::Wire;
 
-pub(crate) async fn drive(mut connection: Connection<Wire, Wire>, link: Arc<Link>) {
-    let bell = bell(&link);
-    // However the task ends, also when its runtime drops it.
-    let end = End(Arc::clone(&link));
-    look(&connection, &link);
+/// Its end is told however it comes, also when a runtime drops it unpolled.
+pub(crate) fn drive(
+    connection: Connection<Wire, Wire>,
+    link: Arc<Link>,
+) -> impl Future<Output = ()> + Send {
+    move_bytes(End(link), connection)
+}
+
+async fn move_bytes(end: End, mut connection: Connection<Wire, Wire>) {
+    let link = &*end.0;
+    let bell = bell(&end.0);
+    look(&connection, link);
     poll_fn(|cx| {
         link.wakes(cx);
         if link.is_abandoned() {
@@ -27,7 +34,7 @@ pub(crate) async fn drive(mut connection: Connection<Wire, Wire>, link: Arc<Link
         loop {
             match connection.poll_message(&mut Context::from_waker(&bell)) {
                 Poll::Pending => break,
-                Poll::Ready(Some(Ok(message))) => keep(&link, message),
+                Poll::Ready(Some(Ok(message))) => keep(link, message),
                 Poll::Ready(Some(Err(end))) => {
                     link.past().end = Some(error::error(end));
                     return Poll::Ready(());
@@ -36,7 +43,7 @@ pub(crate) async fn drive(mut connection: Connection<Wire, Wire>, link: Arc<Link
             }
         }
         if link.take_parameters_changed() {
-            look(&connection, &link);
+            look(&connection, link);
         }
         link.sleeps();
         Poll::Pending

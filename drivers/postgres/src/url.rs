@@ -70,17 +70,15 @@ pub(crate) fn parse(url: &str) -> Result<Postgres> {
     };
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (login, hosts) = match authority.rsplit_once('@') {
-        Some((login, hosts)) => (Some(login), hosts),
         // Then what looks like hosts may be half a password, and is not shown.
-        None if rest.contains('@') && authority.contains(':') => {
-            return Err(Error::config(
-                "user and password: / and ? in them are written %2F and %3F, and @ elsewhere %40",
-            ));
-        }
+        Some((login, _)) if login.contains(':') && is_cut(rest) => return Err(ambiguous()),
+        None if authority.contains(':') && rest.contains('@') => return Err(ambiguous()),
+        Some((login, hosts)) => (Some(login), hosts),
         None => (None, authority),
     };
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let mut server = Server { hosts: each(hosts, host)?, ..Server::default() };
+    let hosts = each(hosts, |text| host(text, login.is_some()))?;
+    let mut server = Server { hosts, ..Server::default() };
     if let Some(login) = login {
         let (user, password) =
             login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
@@ -109,6 +107,9 @@ struct Server {
     hosts: Vec<(String, Option<u16>)>,
     addresses: Vec<String>,
     ports: Vec<Option<u16>>,
+    mode: Option<TlsMode>,
+    /// The root certificates are to be the system's.
+    has_system_roots: bool,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
 }
@@ -120,6 +121,8 @@ impl Default for Server {
             hosts: Vec::new(),
             addresses: Vec::new(),
             ports: Vec::new(),
+            mode: None,
+            has_system_roots: false,
             certificate: None,
             key: None,
         }
@@ -155,9 +158,11 @@ impl Server {
             "port" => self.ports = value.split(',').map(port).collect::<Result<_>>()?,
             "sslcert" => self.certificate = Some(value.into()),
             "sslkey" => self.key = Some(value.into()),
-            "sslmode" => options.tls.mode = choice(name, &value, &TLS_MODES)?,
-            // libpq's word for the default here.
-            "sslrootcert" => options.tls.roots = (value != "system").then(|| value.into()),
+            "sslmode" => self.mode = Some(choice(name, &value, &TLS_MODES)?),
+            "sslrootcert" => {
+                self.has_system_roots = value == "system";
+                options.tls.roots = (value != "system").then(|| value.into());
+            }
             "statement_cache" => options.statement_cache = number(name, &value)?,
             "target_session_attrs" => options.session = choice(name, &value, &SESSIONS)?,
             "tcp_user_timeout" => {
@@ -175,7 +180,8 @@ impl Server {
     }
 
     fn finish(self) -> Result<Postgres> {
-        let Self { mut options, hosts, addresses, ports, certificate, key } = self;
+        let Self { mut options, hosts, addresses, ports, mode, has_system_roots, certificate, key } =
+            self;
         let count = hosts.len().max(addresses.len());
         for (what, given) in [("host", hosts.len()), ("hostaddr", addresses.len())] {
             if given > 0 && given != count {
@@ -211,17 +217,36 @@ impl Server {
             (None, None) => None,
             _ => return Err(Error::config("sslcert and sslkey: one needs the other")),
         };
+        options.tls.mode = match (mode, has_system_roots) {
+            // As with libpq: anybody has a certificate of such an authority.
+            (None | Some(TlsMode::VerifyFull), true) => TlsMode::VerifyFull,
+            (Some(_), true) => {
+                return Err(Error::config("sslmode: sslrootcert=system asks for verify-full"));
+            }
+            (mode, false) => mode.unwrap_or_default(),
+        };
         options.tls.check()?;
         Ok(Postgres { options })
     }
+}
+
+/// Whether the password went on after what ended it: no name of a database or a
+/// parameter has an @.
+fn is_cut(rest: &str) -> bool {
+    rest.split('=').next().is_some_and(|names| names.contains('@'))
+}
+
+fn ambiguous() -> Error {
+    Error::config("user and password: / and ? in them are written %2F and %3F, and @ elsewhere %40")
 }
 
 fn each<T>(list: &str, read: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
     list.split(',').map(read).collect()
 }
 
-/// `name`, `name:port`, `[::1]:port`, `%2Frun%2Fpostgresql`, or nothing.
-fn host(text: &str) -> Result<(String, Option<u16>)> {
+/// `name`, `name:port`, `[::1]:port`, `%2Frun%2Fpostgresql`, or nothing. Without a
+/// login before it, what should be a port may be a password.
+fn host(text: &str, has_login: bool) -> Result<(String, Option<u16>)> {
     let (name, rest) = match text.strip_prefix('[') {
         Some(text) => text
             .split_once(']')
@@ -229,7 +254,15 @@ fn host(text: &str) -> Result<(String, Option<u16>)> {
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
     let port = match rest.strip_prefix(':') {
-        Some(text) => port(text)?,
+        Some(text) => match port(text) {
+            Err(_) if !has_login => {
+                return Err(Error::config(
+                    "port: it is not a number from 1 to 65535; if it is a password, @ and a host \
+                     come after it",
+                ));
+            }
+            port => port?,
+        },
         None if rest.is_empty() => None,
         None => return Err(Error::config("host: after ] comes : and a port, or nothing")),
     };
@@ -328,6 +361,9 @@ fn decode(name: &str, text: &str) -> Result<String> {
             }
             byte => byte,
         });
+    }
+    if bytes.contains(&0) {
+        return Err(Error::config(format!("{name}: has a zero byte, which no text has")));
     }
     String::from_utf8(bytes).map_err(|_| Error::config(format!("{name}: is not UTF-8")))
 }
@@ -450,6 +486,7 @@ mod tests {
             ("sslcert=/c.pem", "sslcert and sslkey: one needs the other"),
             ("options=%2", "options: a % is not followed by two hexadecimal digits"),
             ("user=%ff", "user: is not UTF-8"),
+            ("user=a%00b", "user: has a zero byte, which no text has"),
         ] {
             assert_eq!(refused(&format!("postgres://h/d?{pair}")), error);
         }
@@ -459,6 +496,23 @@ mod tests {
         );
         assert!(refused("postgres://[::1/d").contains("has no ]"));
         assert!(refused("mysql://h").contains("begins with postgres://"));
+    }
+
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    #[test]
+    fn the_roots_of_the_system_are_for_a_server_that_proves_its_name() {
+        for pairs in ["sslrootcert=system", "sslrootcert=system&sslmode=verify-full"] {
+            let tls = options(&format!("postgres://h/d?{pairs}")).tls;
+            assert_eq!((tls.mode, tls.roots), (TlsMode::VerifyFull, None), "{pairs}");
+        }
+        let error = refused("postgres://h/d?sslmode=require&sslrootcert=system");
+        assert_eq!(error, "sslmode: sslrootcert=system asks for verify-full");
+    }
+
+    #[test]
+    fn a_value_may_have_an_at_sign() {
+        let login = options("postgres://u:p@h/d?application_name=a@b&user=c@d").login;
+        assert_eq!((login.get_application_name(), login.get_user()), (Some("a@b"), Some("c@d")));
     }
 
     #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
@@ -475,6 +529,9 @@ mod tests {
         for url in [
             "postgres://u:hun/ter2@h/d",
             "postgres://u:hun?ter2@h/d",
+            "postgres://u:p@hun/ter2@h/d",
+            "postgres://u:p@hun?ter2@h/d",
+            "postgres://u:hunter2/d",
             "postgres://u:hunter2%@h/d",
             "postgres://u:hunter2@h:x/d",
             "postgres://u:hunter2@h/d?colour=red",

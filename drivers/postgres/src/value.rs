@@ -134,7 +134,8 @@ fn array(element: &Type, bytes: &[u8]) -> Result<Value> {
         lengths.push(usize::try_from(words.next()?).map_err(|_| damaged())?);
         let _first_index = words.next()?;
     }
-    match lengths.is_empty() {
+    // One without elements has no dimensions; of empty lists there could be billions.
+    match lengths.contains(&0) || lengths.is_empty() {
         true => Ok(Value::Array([].into())),
         false => list(element, &lengths, &mut words),
     }
@@ -237,6 +238,13 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&Type::INT4_ARRAY, &bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn an_array_of_empty_lists_takes_no_memory() {
+        let words = [2, 0, 23, 100_000_000, 1, 0, 1];
+        let bytes: Vec<u8> = words.into_iter().flat_map(i32::to_be_bytes).collect();
+        assert_eq!(decode(&Type::INT4_ARRAY, &bytes).unwrap(), Value::Array([].into()));
     }
 
     #[test]

@@ -70,12 +70,30 @@ impl Connector {
                 Some(::rustls::Error::InvalidMessage(_)) => {
                     Error::connect(NotPostgres.to_string()).with_cause(Cause::Config)
                 }
-                error => handshake(&failure, error.is_some()),
+                Some(error) => handshake(&in_words(error), true),
+                None => handshake(&failure, false),
             }
         })?;
         let certificates = stream.get_ref().1.peer_certificates();
         let binding = certificates.and_then(|chain| end_point(chain.first()?));
         Ok((stream, binding))
+    }
+}
+
+/// What the library says in the names of its types, in words.
+fn in_words(error: &::rustls::Error) -> String {
+    let ::rustls::Error::InvalidCertificate(wrong) = error else { return error.to_string() };
+    match wrong {
+        // The latter if an authority of the same name is known.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the certificate is of no known authority; sslrootcert names a file of others"
+                .to_owned()
+        }
+        // The library hides which it is, but for its text.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the certificate is an authority's own (CA:TRUE), which proves no server".to_owned()
+        }
+        _ => error.to_string(),
     }
 }
 
