@@ -279,8 +279,8 @@ fn a_session_that_is_looked_at_stays_lent() {
     });
 }
 
-/// The client then waits for one answer more than the server gives, and took the
-/// next for it: the borrower after next got the rows of the one before.
+/// The client then waits for one answer more than the server gives, and would take
+/// the next for it. A server of today ends the session by itself.
 #[test]
 fn a_copy_that_was_begun_as_a_query_costs_the_connection() {
     block_on(async {

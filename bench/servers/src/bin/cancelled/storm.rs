@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use futures_util::future::join_all;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 /// Connections of every pool, and twice as many tasks.
 pub(crate) const SIZE: usize = 4;
 const TASKS: usize = 2 * SIZE;
 
-/// Longer than any answer takes on a connection that works.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than any answer takes of a pool that works. A task that has waited so
+/// long in vain counts an error and ends.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) type Failure = Box<dyn error::Error + Send + Sync>;
 
@@ -78,6 +80,14 @@ impl Tally {
                 self.error.get_or_insert_with(|| explain(&*error));
             }
         }
+    }
+
+    /// Counts what a patient asker got. Whether there was anything.
+    fn hear(&mut self, own: &str, answer: Result<Result<String, Failure>, Elapsed>) -> bool {
+        let heard = answer.is_ok();
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}").into()));
+        self.count(own, Some(answer));
+        heard
     }
 
     fn add(&mut self, other: Self) {
@@ -144,14 +154,18 @@ async fn ask_and_drop<P: Pool>(
                     outcome.same.count(&lost, answer);
                     let own = format!("same {task} {round}");
                     let sql = question(&own, 0.0);
-                    let answer = patiently(P::ask_client(&mut conn, &sql)).await;
-                    outcome.same.count(&own, Some(answer));
+                    let answer = timeout(PATIENCE, P::ask_client(&mut conn, &sql)).await;
+                    if !outcome.same.hear(&own, answer) {
+                        break;
+                    }
                 }
             }
         }
         let own = format!("own {task} {round}");
-        let answer = patiently(ask(&pool, &question(&own, 0.0))).await;
-        outcome.borrowed.count(&own, Some(answer));
+        let answer = timeout(PATIENCE, ask(&pool, &question(&own, 0.0))).await;
+        if !outcome.borrowed.hear(&own, answer) {
+            break;
+        }
     }
     outcome
 }
@@ -181,12 +195,6 @@ async fn ask<P: Pool>(pool: &P, sql: &str) -> Result<String, Failure> {
     P::ask(&mut conn, sql).await
 }
 
-async fn patiently(
-    answer: impl Future<Output = Result<String, Failure>>,
-) -> Result<String, Failure> {
-    timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer for 10 s".into()))
-}
-
 /// Runs a future for a random number of polls or microseconds. tokio's timer
 /// counts milliseconds, so the microseconds are spent polling.
 async fn drop_somewhere<F: Future>(random: &mut Rng, future: F) -> Option<F::Output> {
@@ -201,7 +209,7 @@ async fn drop_somewhere<F: Future>(random: &mut Rng, future: F) -> Option<F::Out
     let start = Instant::now();
     let mut future = pin!(future);
     let mut polled = 0;
-    poll_fn(|cx| {
+    let dropping = poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
@@ -213,8 +221,9 @@ async fn drop_somewhere<F: Future>(random: &mut Rng, future: F) -> Option<F::Out
             cx.waker().wake_by_ref();
         }
         Poll::Pending
-    })
-    .await
+    });
+    // Of a pool that stalls, nothing is polled again.
+    timeout(PATIENCE, dropping).await.ok().flatten()
 }
 
 fn explain(error: &dyn error::Error) -> String {

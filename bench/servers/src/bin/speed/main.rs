@@ -120,7 +120,7 @@ fn plan() -> Option<Plan> {
             "--rounds" => plan.rounds = arguments.next()?.parse().ok().filter(|n| *n > 0)?,
             "--seconds" => {
                 let seconds = arguments.next()?.parse().ok()?;
-                plan.time = Duration::try_from_secs_f64(seconds).ok()?;
+                plan.time = Duration::try_from_secs_f64(seconds).ok().filter(|t| !t.is_zero())?;
             }
             "postgres" | "mariadb" => plan.servers.push(argument),
             _ => return None,
