@@ -176,16 +176,14 @@ fn a_lock_that_is_taken_is_told_from_a_mistake() {
 /// next.
 #[test]
 fn a_session_that_the_server_ended_says_why() {
-    let server = postgres();
-    for (parameters, before, code, cause) in [
-        ("idle_session_timeout", "SELECT 1", "57P05", Cause::Timeout),
-        ("idle_in_transaction_session_timeout", "BEGIN", "25P03", Cause::Timeout),
+    for (last, code, cause) in [
+        ("SET idle_session_timeout = '10ms'", "57P05", Cause::Timeout),
+        ("BEGIN; SET idle_in_transaction_session_timeout = '10ms'", "25P03", Cause::Timeout),
     ] {
         block_on(async {
-            let url = server.url_with(&format!("options=-c%20{parameters}%3D50ms"));
-            let pool = pool_at(&url, 1).await;
+            let pool = pool(1).await;
             let mut conn = pool.acquire().await.unwrap();
-            conn.query(before, &[]).await.unwrap();
+            conn.batch(last).await.unwrap();
             until(|| pool.driver().session(&conn) == Session::Closed).await;
             let error = conn.query("SELECT 1", &[]).await.unwrap_err();
             assert_eq!((&*state(&error), error.cause()), (code, cause), "{error:?}");
