@@ -52,14 +52,15 @@ pub struct PoolConfig {
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty;)+) => {
         impl PoolConfig {
-            /// The names of the settings.
-            pub(crate) const SETTINGS: &'static [&'static str] = &[$(stringify!($name)),+];
-
-            /// Makes the setting `name` from text. `false`: there is none of
-            /// that name.
-            pub(crate) fn set(&mut self, name: &str, text: &str) -> Result<bool> {
+            /// Makes the setting `name` from text, which is asked for only if
+            /// there is one of that name. `false`: there is none.
+            pub(crate) fn set(
+                &mut self,
+                name: &str,
+                text: impl FnOnce() -> Result<String>,
+            ) -> Result<bool> {
                 match name {
-                    $(stringify!($name) => self.$name = Some(text::read(name, text)?),)+
+                    $(stringify!($name) => self.$name = Some(text::read(name, &text()?)?),)+
                     _ => return Ok(false),
                 }
                 Ok(true)

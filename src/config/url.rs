@@ -4,6 +4,7 @@
 //! settings of a pool are taken out, everything else is the driver's. Knows no
 //! scheme, and never repeats a URL in an error: it may hold a password.
 
+use millpond_driver::url::decode;
 use millpond_driver::{Error, Result};
 
 use super::PoolConfig;
@@ -18,7 +19,7 @@ pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
     let mut seen = Vec::new();
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if !config.set(name, &decode(name, value)?)? {
+        if !config.set(name, || decode(name, value))? {
             rest.push(pair);
         } else if seen.contains(&name) {
             return Err(Error::config(format!("{name}: given twice in the URL")));
@@ -31,30 +32,6 @@ pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
         rest => format!("{before}?{}", rest.join("&")),
     };
     Ok((config, url))
-}
-
-/// Percent-encoding undone, for settings of a pool, whose values are ASCII but
-/// for the µ of microseconds.
-fn decode(name: &str, value: &str) -> Result<String> {
-    let fault = || Error::config(format!("{name} = {value:?}: must be percent-encoded UTF-8"));
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(if byte == b'%' {
-            let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-            match (digit(), digit()) {
-                (Some(high), Some(low)) => (high * 16 + low) as u8,
-                // Not ours to judge unless the setting is.
-                _ if !PoolConfig::SETTINGS.contains(&name) => return Ok(value.to_owned()),
-                _ => return Err(fault()),
-            }
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(bytes).or_else(|_| {
-        if PoolConfig::SETTINGS.contains(&name) { Err(fault()) } else { Ok(value.to_owned()) }
-    })
 }
 
 #[cfg(test)]
@@ -91,7 +68,7 @@ mod tests {
             ),
             (
                 "x://user:secret@host/?max_open_conns=%4",
-                "max_open_conns = \"%4\": must be percent-encoded UTF-8",
+                "max_open_conns: a % is not followed by two hexadecimal digits",
             ),
         ] {
             assert_eq!(split(url).expect_err(url).to_string(), expected);

@@ -20,6 +20,7 @@ mod driver;
 mod error;
 mod row;
 mod runtime;
+pub mod url;
 mod value;
 
 pub use driver::{

@@ -4,8 +4,7 @@
 //! anything. Parameters of a pool are not its business: whoever owns the pool
 //! takes them out first.
 
-use std::time::Duration;
-
+use millpond_driver::url::{decode, duration, pairs, unknown, wrong};
 use millpond_driver::{Error, Result};
 
 use crate::{Mysql, Tls};
@@ -102,12 +101,15 @@ fn split_address(address: &str) -> Result<(&str, Option<u16>)> {
 /// The parameters by their own names, each once.
 fn parameters(query: &str) -> Result<Vec<(&'static str, String)>> {
     let mut found: Vec<(&str, String)> = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in pairs(query) {
         let own = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, own)| own);
         let Some(own) = PARAMETERS.into_iter().find(|known| *known == own) else {
             // Not repeated either: it may be the rest of a password.
-            return Err(if query.contains('@') { misplaced('?', "%3F") } else { unknown(name) });
+            return Err(if query.contains('@') {
+                misplaced('?', "%3F")
+            } else {
+                unknown(name, "MySQL", &PARAMETERS)
+            });
         };
         if found.iter().any(|(known, _)| *known == own) {
             return Err(Error::config(format!("{own}: given twice in the URL")));
@@ -139,7 +141,7 @@ fn set_all(mut database: Mysql, parameters: &[(&'static str, String)]) -> Result
                     wrong(name, value, "is not a whole number up to 16382, the most of a server")
                 })?)
             }
-            _ => database.tcp_keepalive(duration(name, value)?),
+            _ => database.tcp_keepalive(duration(name, value, "ms")?),
         };
     }
     match (mode, authority) {
@@ -175,84 +177,15 @@ fn tls(name: &str, value: &str) -> Result<Tls> {
     })
 }
 
-fn duration(name: &str, value: &str) -> Result<Duration> {
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &value[digits.len()..] {
-        "" | "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        _ => None,
-    };
-    let amount = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());
-    unit.zip(amount.flatten())
-        .and_then(|(unit, amount): (u64, u64)| amount.checked_mul(unit))
-        .map(Duration::from_millis)
-        .ok_or_else(|| wrong(name, value, "is not a duration such as 10s or 500ms"))
-}
-
 fn misplaced(sign: char, written: &str) -> Error {
     let rule = format!("in a user, password or database it is {written}");
     Error::config(format!("the URL has a {sign} where it has no place; {rule}"))
 }
 
-fn wrong(name: &str, value: &str, rule: &str) -> Error {
-    Error::config(format!("{name}: {value:?} {rule}"))
-}
-
-fn unknown(name: &str) -> Error {
-    let known = PARAMETERS.join(", ");
-    let nearest = PARAMETERS.into_iter().map(|known| (distance(name, known), known)).min();
-    let hint = match nearest {
-        Some((far, nearest)) if far <= 2.max(name.len() / 3) => {
-            format!("; did you mean {nearest}?")
-        }
-        _ => String::new(),
-    };
-    Error::config(format!("{name:?} is not a parameter of a MySQL URL, which are {known}{hint}"))
-}
-
-/// How many letters must be added, dropped or changed.
-fn distance(from: &str, to: &str) -> usize {
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (row, a) in (1..).zip(from.bytes()) {
-        let mut corner = above[0];
-        above[0] = row;
-        for (column, b) in (1..).zip(to.bytes()) {
-            let changed = corner + usize::from(!a.eq_ignore_ascii_case(&b));
-            corner = above[column];
-            above[column] = changed.min(above[column] + 1).min(above[column - 1] + 1);
-        }
-    }
-    above[to.len()]
-}
-
-/// Resolves `%20` and its like. Does not repeat the text, which may be a
-/// password.
-fn decode(part: &str, text: &str) -> Result<String> {
-    let fault = || {
-        Error::config(format!(
-            "{part}: a % in a URL is followed by two hexadecimal digits, and what they make is \
-             UTF-8 without zeros; a % itself is %25"
-        ))
-    };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                let pair = digit().zip(digit());
-                pair.map(|(high, low)| (high * 16 + low) as u8).ok_or_else(fault)?
-            }
-            byte => byte,
-        });
-    }
-    // The protocol ends a name with a zero.
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(fault)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn refused(url: &str) -> String {
@@ -336,10 +269,7 @@ mod tests {
                 "ssl-mode=required&ssl-ca=ca.pem",
                 "ssl-ca: is not used with ssl-mode required; say verify_identity",
             ),
-            (
-                "tcp_keepalive=soon",
-                "tcp_keepalive: \"soon\" is not a duration such as 10s or 500ms",
-            ),
+            ("tcp_keepalive=soon", "tcp_keepalive: \"soon\" is not a duration such as 5s or 250ms"),
             ("tcp_keepalive=1ms", "tcp_keepalive: 1ms is not between 1s and 32767s, nor zero"),
             (
                 "tcp_keepalive=9999999s",
@@ -380,7 +310,7 @@ mod tests {
         }
         assert!(refused("mysql://a:secret").starts_with("port: "));
         assert!(refused("mysql://a:secret%2@db").starts_with("password: a % "));
-        assert!(refused("mysql://a:secret%ff@db").starts_with("password: a % "));
+        assert!(refused("mysql://a:secret%ff@db").starts_with("password: is not UTF-8"));
         assert!(refused("mysql://a:secret@[::1").contains("between [ and ]"));
         for (password, written) in [
             ("secret#1", "%23"),
@@ -390,6 +320,6 @@ mod tests {
         ] {
             assert!(refused(&format!("mysql://a:{password}@db/c")).ends_with(written));
         }
-        assert!(refused("mysql://a:b@db/c%00d").starts_with("database: a % "));
+        assert!(refused("mysql://a:b@db/c%00d").starts_with("database: has a zero byte"));
     }
 }

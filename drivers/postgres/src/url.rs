@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use millpond_driver::url::{choice, decode, duration, number, pairs, unknown, wrong};
 use millpond_driver::{Error, Keepalive, Result};
 use tokio_postgres::config::ChannelBinding;
 
@@ -93,8 +93,7 @@ pub(crate) fn parse(url: &str) -> Result<Postgres> {
     if !database.is_empty() {
         server.options.login.dbname(database);
     }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in pairs(query) {
         let name = decode("parameter", name)?;
         server.set(&name, decode(&name, value)?)?;
     }
@@ -170,7 +169,7 @@ impl Server {
                 socket.user_timeout = (!limit.is_zero()).then_some(limit);
             }
             "user" => drop(login.user(value)),
-            _ => return Err(unknown(name)),
+            _ => return Err(unknown(name, "PostgreSQL", &PARAMETERS)),
         }
         Ok(())
     }
@@ -278,98 +277,10 @@ fn port(text: &str) -> Result<Option<u16>> {
     }
 }
 
-fn choice<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> Result<T> {
-    let found = known.iter().find(|(known, _)| *known == value);
-    found.map(|&(_, choice)| choice).ok_or_else(|| {
-        let known: Vec<&str> = known.iter().map(|&(known, _)| known).collect();
-        wrong(name, value, &format!("is not one of {}", known.join(", ")))
-    })
-}
-
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| wrong(name, value, "is not a whole number"))
-}
-
-/// `unit` is that of a bare number, for which libpq has a different one here and
-/// there.
-fn duration(name: &str, value: &str, unit: &str) -> Result<Duration> {
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &value[digits.len()..] {
-        "" => unit,
-        given => given,
-    };
-    let millis: Option<u64> = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        _ => None,
-    };
-    let amount = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());
-    millis
-        .zip(amount.flatten())
-        .and_then(|(millis, amount): (u64, u64)| amount.checked_mul(millis))
-        .map(Duration::from_millis)
-        .ok_or_else(|| wrong(name, value, "is not a duration such as 5s or 250ms"))
-}
-
-fn wrong(name: &str, value: &str, rule: &str) -> Error {
-    Error::config(format!("{name}: {value:?} {rule}"))
-}
-
-fn unknown(name: &str) -> Error {
-    let known = PARAMETERS.join(", ");
-    let nearest = PARAMETERS.into_iter().map(|known| (distance(name, known), known)).min();
-    let hint = match nearest {
-        Some((far, nearest)) if far <= 2.max(name.len() / 3) => {
-            format!("; did you mean {nearest}?")
-        }
-        _ => String::new(),
-    };
-    Error::config(format!(
-        "{name:?} is not a parameter of a PostgreSQL URL, which are {known}{hint}"
-    ))
-}
-
-/// How many letters must be added, dropped or changed.
-fn distance(from: &str, to: &str) -> usize {
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (row, a) in (1..).zip(from.bytes()) {
-        let mut corner = above[0];
-        above[0] = row;
-        for (column, b) in (1..).zip(to.bytes()) {
-            let changed = corner + usize::from(!a.eq_ignore_ascii_case(&b));
-            corner = above[column];
-            above[column] = changed.min(above[column] + 1).min(above[column - 1] + 1);
-        }
-    }
-    above[to.len()]
-}
-
-/// Resolves `%20` and its like. A text that does not is not shown: it may be a
-/// password.
-fn decode(name: &str, text: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                let value = digit().and_then(|high| Some(high * 16 + digit()?));
-                value.ok_or_else(|| {
-                    Error::config(format!("{name}: a % is not followed by two hexadecimal digits"))
-                })? as u8
-            }
-            byte => byte,
-        });
-    }
-    if bytes.contains(&0) {
-        return Err(Error::config(format!("{name}: has a zero byte, which no text has")));
-    }
-    String::from_utf8(bytes).map_err(|_| Error::config(format!("{name}: is not UTF-8")))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn options(url: &str) -> Options {

@@ -5,8 +5,8 @@
 //! takes them out first.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
+use millpond_driver::url::{choice, decode, duration, number, pairs, unknown};
 use millpond_driver::{Error, Result};
 
 use crate::Sqlite;
@@ -28,115 +28,36 @@ pub(crate) fn parse(url: &str) -> Result<Sqlite> {
     };
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = decode(path).ok_or_else(|| {
-        Error::config(format!("path: {path:?} has a % that no two hexadecimal digits follow"))
-    })?;
+    let path = decode("path", path)?;
     if path.is_empty() {
         return Err(Error::config(
             "path: the URL names no file; sqlite::memory: is a database in memory",
         ));
     }
-    let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.try_fold(Sqlite::file(PathBuf::from(path)), |database, pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    pairs(query).try_fold(Sqlite::file(PathBuf::from(path)), |database, (name, value)| {
         set(database, name, value)
     })
 }
 
 fn set(database: Sqlite, name: &str, value: &str) -> Result<Sqlite> {
     Ok(match name {
-        "mode" => database.mode(choice::<Mode>(name, value)?),
-        "journal_mode" => database.journal_mode(choice::<JournalMode>(name, value)?),
-        "synchronous" => database.synchronous(choice::<Synchronous>(name, value)?),
-        "busy_timeout" => database.busy_timeout(duration(name, value)?),
-        "foreign_keys" => database.foreign_keys(choice::<bool>(name, value)?),
+        "mode" => database.mode(choice(name, value, Mode::NAMES)?),
+        "journal_mode" => database.journal_mode(choice(name, value, JournalMode::NAMES)?),
+        "synchronous" => database.synchronous(choice(name, value, Synchronous::NAMES)?),
+        "busy_timeout" => database.busy_timeout(duration(name, value, "ms")?),
+        "foreign_keys" => database.foreign_keys(choice(name, value, &SWITCH)?),
         "statement_cache" => database.statement_cache(number(name, value)?),
         "inline_steps" => database.inline_steps(number(name, value)?),
-        _ => return Err(unknown(name)),
+        _ => return Err(unknown(name, "SQLite", &PARAMETERS)),
     })
 }
 
-impl Named for bool {
-    const NAMES: &[(&str, Self)] =
-        &[("on", true), ("off", false), ("true", true), ("false", false)];
-}
-
-fn choice<T: Named>(name: &str, value: &str) -> Result<T> {
-    let found = T::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(value));
-    found.map(|&(_, choice)| choice).ok_or_else(|| {
-        let known: Vec<&str> = T::NAMES.iter().map(|&(known, _)| known).collect();
-        wrong(name, value, &format!("is not one of {}", known.join(", ")))
-    })
-}
-
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| wrong(name, value, "is not a whole number"))
-}
-
-fn duration(name: &str, value: &str) -> Result<Duration> {
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &value[digits.len()..] {
-        "" | "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        _ => None,
-    };
-    let amount = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());
-    unit.zip(amount.flatten())
-        .and_then(|(unit, amount): (u64, u64)| amount.checked_mul(unit))
-        .map(Duration::from_millis)
-        .ok_or_else(|| wrong(name, value, "is not a duration such as 5s or 250ms"))
-}
-
-fn wrong(name: &str, value: &str, rule: &str) -> Error {
-    Error::config(format!("{name}: {value:?} {rule}"))
-}
-
-fn unknown(name: &str) -> Error {
-    let known = PARAMETERS.join(", ");
-    let nearest = PARAMETERS.into_iter().map(|known| (distance(name, known), known)).min();
-    let hint = match nearest {
-        Some((far, nearest)) if far <= 2.max(name.len() / 3) => {
-            format!("; did you mean {nearest}?")
-        }
-        _ => String::new(),
-    };
-    Error::config(format!("{name:?} is not a parameter of a SQLite URL, which are {known}{hint}"))
-}
-
-/// How many letters must be added, dropped or changed.
-fn distance(from: &str, to: &str) -> usize {
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (row, a) in (1..).zip(from.bytes()) {
-        let mut corner = above[0];
-        above[0] = row;
-        for (column, b) in (1..).zip(to.bytes()) {
-            let changed = corner + usize::from(!a.eq_ignore_ascii_case(&b));
-            corner = above[column];
-            above[column] = changed.min(above[column] + 1).min(above[column - 1] + 1);
-        }
-    }
-    above[to.len()]
-}
-
-/// Resolves `%20` and its like.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                (digit()? * 16 + digit()?) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
-}
+const SWITCH: [(&str, bool); 4] = [("on", true), ("off", false), ("true", true), ("false", false)];
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn shown(url: &str) -> String {
@@ -176,13 +97,6 @@ mod tests {
         assert_eq!(options.synchronous, Some(Synchronous::Full));
         assert!(!options.foreign_keys);
         assert_eq!((options.statement_cache, options.inline_steps), (7, 0));
-    }
-
-    #[test]
-    fn a_duration_is_read_with_its_unit_and_without() {
-        for (text, millis) in [("5s", 5000), ("250ms", 250), ("250", 250), ("2m", 120_000)] {
-            assert_eq!(duration("x", text).expect(text), Duration::from_millis(millis));
-        }
     }
 
     #[test]
