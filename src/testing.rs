@@ -3,5 +3,6 @@
 //! Owns nothing itself; each tool is a module. Nothing here is needed to run a
 //! pool.
 
+pub mod cancel;
 pub mod conformance;
 pub mod sim;

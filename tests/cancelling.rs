@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, select};
 use futures_util::{FutureExt, poll};
 use millpond::drivers::fake::{Act, Fake};
+use millpond::testing::cancel::{cancel_after, cancel_when_woken};
 use millpond::testing::sim::Sim;
 use millpond::{
     Builder, ConnectContext, Driver, Error, Pool, PooledConnection, Result, Rows, Value,
@@ -46,9 +47,9 @@ fn dropped_at_every_poll(set_up: impl AsyncFn(&Sim, &Fake) -> Pool<Fake>) {
                 let pool = set_up(&sim, &fake).await;
                 let acquire = pool.acquire();
                 let acquired = if unpolled_when_woken {
-                    sim.cancel_when_woken(polls, acquire).await
+                    cancel_when_woken(polls, acquire).await
                 } else {
-                    sim.cancel_after(polls, acquire).await
+                    cancel_after(polls, acquire).await
                 };
                 drop(acquired.transpose().unwrap());
                 assert_eq!(pool.snapshot().waiting, 0);
@@ -217,11 +218,11 @@ fn whatever_the_server_does_the_limit_holds_and_the_pool_recovers() {
 async fn give_up_often(sim: Sim, pool: Pool<Fake>) {
     for _ in 0..4 {
         sim.sleep(MS * sim.below(6) as u32).await;
-        let acquired = sim.cancel_after(sim.below(4), pool.acquire()).await;
+        let acquired = cancel_after(sim.below(4), pool.acquire()).await;
         assert_within_limit(&pool);
         let Some(Ok(mut conn)) = acquired else { continue };
         if sim.one_in(3) {
-            drop(sim.cancel_after(1, conn.begin()).await);
+            drop(cancel_after(1, conn.begin()).await);
         }
         {
             let patience = sim.sleep(MS * sim.below(4) as u32);
@@ -467,7 +468,7 @@ fn a_connection_may_call_its_pool_when_it_is_dropped() {
 
         borrow().await.discard();
         borrow().await.query("cut", &[]).await.unwrap_err();
-        sim.cancel_after(1, borrow().await.query("hang", &[])).await;
+        cancel_after(1, borrow().await.query("hang", &[])).await;
         drop(borrow().await);
         sim.sleep(SECOND * 2).await;
         assert_eq!(borrow().await.id(), 5, "the fourth had lain idle and failed its check");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use millpond::drivers::fake::{Act, Fake};
+use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::{JoinHandle, Sim};
 use millpond::{Builder, Error, ErrorKind, Phase, Pool, PooledConnection, Result};
 
@@ -289,7 +290,7 @@ fn what_is_being_checked_for_who_gave_up_is_not_lent_before_it_has_passed() {
             let fake = Fake::new();
             let pool = stale(&fake, &sim, 1).await;
             fake.next_pings([Act::After(MS * 500)]);
-            sim.cancel_after(1, pool.acquire()).await;
+            cancel_after(1, pool.acquire()).await;
             sim.sleep(MS * 100).await;
             assert!(pool.try_acquire().is_none());
             let conn = pool.acquire().await.unwrap();

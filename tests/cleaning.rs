@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use millpond::drivers::fake::{Act, Fake};
+use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::Sim;
 use millpond::{
     Builder, ConnectContext, Driver, Error, Fate, Pool, PooledConnection, Reset, Result, Rows,
@@ -87,7 +88,7 @@ fn after_a_dropped_query_the_next_borrower_gets_its_own_answer() {
         let pool = one(&fake, &sim).build().await.unwrap();
         let mut conn = pool.acquire().await.unwrap();
         fake.next_queries([Act::Hang]);
-        assert!(sim.cancel_after(1, conn.query("yours", &[])).await.is_none());
+        assert!(cancel_after(1, conn.query("yours", &[])).await.is_none());
         drop(conn);
         assert_own_answer(&pool).await;
         assert_eq!((fake.counts().cancels, fake.counts().opened), (1, 1));
@@ -101,7 +102,7 @@ fn after_a_dropped_native_query_the_next_borrower_gets_its_own_answer() {
         let pool = one(&fake, &sim).build().await.unwrap();
         let mut conn = pool.acquire().await.unwrap();
         fake.next_queries([Act::Hang]);
-        assert!(sim.cancel_after(1, conn.native_query("yours")).await.is_none());
+        assert!(cancel_after(1, conn.native_query("yours")).await.is_none());
         drop(conn);
         assert_own_answer(&pool).await;
         assert_eq!((fake.counts().cancels, fake.counts().opened), (1, 1));
@@ -130,7 +131,7 @@ fn after_a_stream_dropped_half_way_the_next_borrower_gets_its_own_answer() {
         fake.next_queries([Act::Hang]);
         {
             let mut rows = Box::pin(conn.query_stream("yours", &[]));
-            assert!(sim.cancel_after(1, rows.next()).await.is_none());
+            assert!(cancel_after(1, rows.next()).await.is_none());
         }
         drop(conn);
         assert_own_answer(&pool).await;
@@ -170,7 +171,7 @@ fn what_a_borrower_does_natively_after_a_dropped_query_is_cleaned_too() {
         let pool = one(&fake, &sim).build().await.unwrap();
         let mut conn = pool.acquire().await.unwrap();
         fake.next_queries([Act::Hang]);
-        assert!(sim.cancel_after(1, conn.query("yours", &[])).await.is_none());
+        assert!(cancel_after(1, conn.query("yours", &[])).await.is_none());
         assert_eq!(conn.native_query("more").await.unwrap(), "yours");
         drop(conn);
         assert_own_answer(&pool).await;
@@ -272,7 +273,7 @@ fn an_unverified_connection_with_a_statement_in_flight_is_never_lent_again() {
         let pool = one(fake.unverified(), &sim).build().await.unwrap();
         let mut conn = pool.acquire().await.unwrap();
         fake.next_queries([Act::Hang]);
-        assert!(sim.cancel_after(1, conn.query("yours", &[])).await.is_none());
+        assert!(cancel_after(1, conn.query("yours", &[])).await.is_none());
         drop(conn);
         let conn = pool.acquire().await.unwrap();
         assert_eq!((conn.id(), sim.elapsed()), (2, Duration::ZERO));
@@ -293,7 +294,7 @@ fn a_later_statement_does_not_make_up_for_a_dropped_one() {
             .await
             .unwrap();
         let mut conn = pool.acquire().await.unwrap();
-        assert!(sim.cancel_after(1, conn.query("yours", &[])).await.is_none());
+        assert!(cancel_after(1, conn.query("yours", &[])).await.is_none());
         assert_eq!(answer(&mut conn, "more").await, "yours");
         drop(conn);
         let mut conn = pool.acquire().await.unwrap();
@@ -581,7 +582,7 @@ fn a_connection_that_panics_when_dropped_does_not_cost_the_slot() {
         pool.acquire().await.unwrap().discard();
 
         let mut conn = pool.acquire().await.unwrap();
-        assert!(sim.cancel_after(1, conn.query("hang", &[])).await.is_none());
+        assert!(cancel_after(1, conn.query("hang", &[])).await.is_none());
         drop(conn);
 
         let conn = pool.acquire().await.unwrap();
@@ -613,9 +614,9 @@ fn a_query_dropped_anywhere_a_thousand_times_mixes_up_no_answer() {
                 let mut conn = pool.acquire().await.unwrap();
                 fake.next_queries([Act::After(MS * sim.below(3) as u32)]);
                 if sim.one_in(2) {
-                    sim.cancel_after(sim.below(3), conn.query(&theirs, &[])).await;
+                    cancel_after(sim.below(3), conn.query(&theirs, &[])).await;
                 } else {
-                    sim.cancel_after(sim.below(3), conn.native_query(&theirs)).await;
+                    cancel_after(sim.below(3), conn.native_query(&theirs)).await;
                 }
                 drop(conn);
                 let mine = format!("mine {round}");
@@ -646,7 +647,7 @@ fn what_runs_on_a_discarded_connection_is_stopped() {
         let pool = one(&fake, &sim).build_lazy().unwrap();
         let mut conn = pool.acquire().await.unwrap();
         fake.next_queries([Act::Hang]);
-        sim.cancel_after(1, conn.query("long", &[])).await;
+        cancel_after(1, conn.query("long", &[])).await;
         conn.discard();
         sim.sleep(MS).await;
         assert_eq!((fake.counts().cancels, fake.counts().live), (1, 0));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all, join3};
 use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake, Gate};
+use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::{JoinHandle, Sim};
 use millpond::{Builder, ErrorKind, Pool, PooledConnection, Result};
 
@@ -282,7 +283,7 @@ fn a_dropped_drain_leaves_the_pool_closed() {
         let fake = Fake::new();
         let pool = pool_of(&fake, &sim, 4).build().await.unwrap();
         let conn = pool.acquire().await.unwrap();
-        assert!(sim.cancel_after(1, pool.drain(SECOND * 60)).await.is_none());
+        assert!(cancel_after(1, pool.drain(SECOND * 60)).await.is_none());
         assert!(pool.is_closed());
         drop(conn);
         sim.sleep(MS).await;

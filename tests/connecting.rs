@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake};
+use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::{JoinHandle, Sim};
 use millpond::{Builder, Cause, Error, ErrorKind, Phase, Pool, PooledConnection, Result};
 
@@ -97,7 +98,7 @@ fn a_build_that_is_dropped_leaves_no_connection() {
         Sim::new(polls).run(async |sim| {
             let fake = Fake::new();
             fake.always_connect(Act::After(SECOND)).always_ping(Act::After(SECOND));
-            sim.cancel_after(polls, pool_of(&fake, &sim, 4).build()).await;
+            cancel_after(polls, pool_of(&fake, &sim, 4).build()).await;
             sim.sleep(SECOND * 10).await;
             assert_eq!(fake.counts().live, 0);
         });

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake, Gate};
+use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::Sim;
 use millpond::{Acquire, Builder, Error, ErrorKind, Phase, Pool};
 
@@ -296,7 +297,7 @@ fn a_caller_cancelled_from_outside_leaves_the_pool_usable() {
             let fake = Fake::new();
             fake.always_connect(Act::After(SECOND));
             let pool = pool_of(&fake, &sim, 1).build_lazy().unwrap();
-            sim.cancel_after(polls, pool.acquire()).await;
+            cancel_after(polls, pool.acquire()).await;
             assert_eq!(pool.snapshot().waiting, 0);
             let conn = pool.acquire().timeout(SECOND).await.unwrap();
             assert_eq!(conn.id(), 1, "the connect under way was not wasted");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, poll_fn};
 use futures_util::poll;
 use millpond::drivers::fake::{Act, Fake, Gate};
+use millpond::testing::cancel::cancel_when_woken;
 use millpond::testing::sim::{JoinHandle, Sim};
 use millpond::{Builder, ErrorKind, Phase, Pool};
 
@@ -115,9 +116,9 @@ fn a_waiter_dropped_after_it_was_woken_passes_the_connection_on() {
         Sim::new(seed).run(async |sim| {
             let pool = pool_of(&Fake::new(), &sim, 1).build().await.unwrap();
             let held = pool.acquire().await.unwrap();
-            let (world, shared) = (sim.clone(), pool.clone());
-            let quitter = sim
-                .task(async move { world.cancel_when_woken(1, shared.acquire()).await.is_none() });
+            let shared = pool.clone();
+            let quitter =
+                sim.task(async move { cancel_when_woken(1, shared.acquire()).await.is_none() });
             sim.sleep(MILLISECOND).await;
             let served = Served::default();
             let next = served.queue(&sim, &pool, 1).await;

@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use millpond::drivers::fake::{Fake, Faults};
 use millpond::runtime::Runtime;
+use millpond::testing::cancel::{cancel_after, cancel_when_woken};
 use millpond::testing::sim::Sim;
 use millpond::{Driver, ErrorKind, Pool, PooledConnection, Reset, Session};
 
@@ -115,8 +116,8 @@ async fn use_pool(sim: Sim, pool: Pool<Fake>, caller: u64, reset: Reset) {
         }
         let acquire = pool.acquire().timeout(MS * sim.below(500) as u32).label("caller");
         let acquired = match sim.below(6) {
-            0 => sim.cancel_after(sim.below(4), acquire).await,
-            1 => sim.cancel_when_woken(1 + sim.below(3), acquire).await,
+            0 => cancel_after(sim.below(4), acquire).await,
+            1 => cancel_when_woken(1 + sim.below(3), acquire).await,
             _ => Some(acquire.await),
         };
         let Some(acquired) = acquired else { continue };
@@ -246,7 +247,7 @@ async fn within<T>(sim: &Sim, limit: Duration, work: impl Future<Output = T>) ->
 
 /// Polls `work` once or not at all and drops it.
 async fn dropped<T>(sim: &Sim, work: impl Future<Output = T>) {
-    sim.cancel_after(sim.below(2), AssertUnwindSafe(work).catch_unwind()).await;
+    cancel_after(sim.below(2), AssertUnwindSafe(work).catch_unwind()).await;
 }
 
 /// Panics of the script are part of the history and not worth a line each.

@@ -14,9 +14,10 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use millpond::drivers::sqlite::{Sqlite, rusqlite};
 use millpond::runtime::{BoxFuture, block_on};
+use millpond::testing::cancel::cancel_after;
 use millpond::{Pool, PooledConnection, params};
 
-use storm::{CONNECTIONS, Random, Sea, drop_after, storm};
+use storm::{CONNECTIONS, Random, Sea, storm};
 
 /// A file to storm over, which is removed with its log in the end.
 struct File(PathBuf);
@@ -40,7 +41,7 @@ impl Sea for File {
             let polls = random.below(4);
             let statement = ["BEGIN", "BEGIN IMMEDIATE", Self::SLOW][random.below(3) as usize];
             let work = conn.with(|conn| conn.execute_batch(statement));
-            drop(drop_after(polls, work).await);
+            drop(cancel_after(polls, work).await);
         }
         .boxed()
     }

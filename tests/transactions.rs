@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use millpond::drivers::fake::{Act, Fake};
+use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::Sim;
 use millpond::{AccessMode, Driver, ErrorKind, IsolationLevel, Pool, Session, TransactionOptions};
 
@@ -108,7 +109,7 @@ fn a_begin_dropped_in_flight_leaves_no_transaction_to_the_next_borrower() {
             let fake = Fake::new();
             let pool = one_connection(&sim, &fake).await;
             fake.always_query(Act::After(Duration::from_millis(5)));
-            sim.cancel_after(polls, pool.begin()).await;
+            cancel_after(polls, pool.begin()).await;
             let mut conn = pool.acquire().await.unwrap();
             assert_eq!(pool.driver().session(&conn), Session::Clean);
             let rows = conn.query("mine", &[]).await.unwrap();

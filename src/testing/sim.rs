@@ -172,40 +172,6 @@ impl Sim {
         self.below(cases) == 0
     }
 
-    /// Polls `future` at most so many times: it completes before that or is
-    /// dropped where it stands. 0 drops it unpolled.
-    pub async fn cancel_after<F: Future>(&self, polls: u64, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        let mut left = polls;
-        poll_fn(|cx| {
-            if left == 0 {
-                return Poll::Ready(None);
-            }
-            left -= 1;
-            match future.as_mut().poll(cx) {
-                Poll::Ready(value) => Poll::Ready(Some(value)),
-                Poll::Pending if left == 0 => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    /// Polls `future` so many times; if it is woken after that, it is dropped
-    /// unpolled, whatever it was woken for.
-    pub async fn cancel_when_woken<F: Future>(&self, polls: u64, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        let mut left = polls;
-        poll_fn(|cx| {
-            if left == 0 {
-                return Poll::Ready(None);
-            }
-            left -= 1;
-            future.as_mut().poll(cx).map(Some)
-        })
-        .await
-    }
-
     /// From now on a spawn drops its task unseen in this share of cases, as a
     /// runtime does that is shutting down.
     pub fn drop_spawns(&self, share: f64) {

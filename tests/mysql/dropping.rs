@@ -4,9 +4,10 @@ use futures_util::FutureExt;
 use millpond::PooledConnection;
 use millpond::drivers::mysql::mysql_async::prelude::Queryable;
 use millpond::runtime::BoxFuture;
+use millpond::testing::cancel::cancel_after;
 use millpond_harness::Server;
 
-use super::storm::{CONNECTIONS, Random, Sea, drop_after, storm};
+use super::storm::{CONNECTIONS, Random, Sea, storm};
 use super::*;
 
 struct Mariadb {
@@ -32,12 +33,12 @@ impl Sea for Mariadb {
             let polls = random.below(6);
             let client = conn.client();
             match random.below(4) {
-                0 => drop(drop_after(polls, client.query_drop("SELECT 'lost'")).await),
-                1 => drop(drop_after(polls, client.query_drop(Self::SLOW)).await),
-                2 => drop(drop_after(polls, client.query_drop("BEGIN")).await),
+                0 => drop(cancel_after(polls, client.query_drop("SELECT 'lost'")).await),
+                1 => drop(cancel_after(polls, client.query_drop(Self::SLOW)).await),
+                2 => drop(cancel_after(polls, client.query_drop("BEGIN")).await),
                 _ => {
                     for _ in 0..3 {
-                        drop(drop_after(polls, client.query_drop("SELECT 'lost'")).await);
+                        drop(cancel_after(polls, client.query_drop("SELECT 'lost'")).await);
                     }
                 }
             }

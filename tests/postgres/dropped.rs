@@ -6,10 +6,11 @@ use futures_util::{FutureExt, SinkExt};
 use millpond::PooledConnection;
 use millpond::drivers::postgres::{Postgres, tokio_postgres};
 use millpond::runtime::{BoxFuture, block_on};
+use millpond::testing::cancel::cancel_after;
 use millpond_harness::{Server, postgres};
 
 use super::pool_at;
-use super::storm::{CONNECTIONS, Random, Sea, drop_after, storm};
+use super::storm::{CONNECTIONS, Random, Sea, storm};
 
 const NAME: &str = "dropped";
 
@@ -31,10 +32,10 @@ impl Sea for Postgresql {
         async {
             let polls = random.below(6);
             match random.below(6) {
-                0 => drop(drop_after(polls, conn.client().query("SELECT 'lost'", &[])).await),
-                1 => drop(drop_after(polls, conn.client().simple_query(Self::SLOW)).await),
-                2 => drop(drop_after(polls, conn.client_mut().transaction()).await),
-                3 => drop(drop_after(polls, conn.client().batch_execute("BEGIN")).await),
+                0 => drop(cancel_after(polls, conn.client().query("SELECT 'lost'", &[])).await),
+                1 => drop(cancel_after(polls, conn.client().simple_query(Self::SLOW)).await),
+                2 => drop(cancel_after(polls, conn.client_mut().transaction()).await),
+                3 => drop(cancel_after(polls, conn.client().batch_execute("BEGIN")).await),
                 4 => {
                     // A COPY is left half-way, its last rows perhaps unsent.
                     let copy = async {
@@ -45,11 +46,11 @@ impl Sea for Postgresql {
                         }
                         std::future::pending::<Result<(), tokio_postgres::Error>>().await
                     };
-                    drop(drop_after(polls * 10, copy).await);
+                    drop(cancel_after(polls * 10, copy).await);
                 }
                 _ => {
                     for _ in 0..3 {
-                        drop(drop_after(polls, conn.client().query("SELECT 'lost'", &[])).await);
+                        drop(cancel_after(polls, conn.client().query("SELECT 'lost'", &[])).await);
                     }
                 }
             }

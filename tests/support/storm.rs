@@ -4,16 +4,15 @@
 //! Owns what is dropped and how. Knows no database: [`Sea`] gives the few
 //! statements that differ, and what can be seen at the server.
 
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::{FutureExt, join_all};
 use millpond::runtime::{BoxFuture, Runtime, current};
+use millpond::testing::cancel::cancel_after;
 use millpond::{Driver, Pool, PooledConnection, Result, params};
 
 const CALLERS: u64 = 8;
@@ -109,26 +108,26 @@ impl<S: Sea> Caller<S> {
         let pool = &self.pool;
         let polls = random.below(8);
         match random.below(12) {
-            0 => drop(drop_after(polls, pool.query(S::SLOW, &[])).await),
-            1 => drop(drop_after(polls, pool.query(S::ECHO, &params![-1])).await),
-            2 => drop(drop_after(polls, pool.begin()).await),
-            3 => drop(drop_after(polls, self.write_pair(own)).await),
+            0 => drop(cancel_after(polls, pool.query(S::SLOW, &[])).await),
+            1 => drop(cancel_after(polls, pool.query(S::ECHO, &params![-1])).await),
+            2 => drop(cancel_after(polls, pool.begin()).await),
+            3 => drop(cancel_after(polls, self.write_pair(own)).await),
             4 => {
                 let commit = async { self.written_pair(own).await?.commit().await };
                 let mut transaction = pin!(commit);
-                drop(drop_after(polls + random.below(20), transaction.as_mut()).await);
+                drop(cancel_after(polls + random.below(20), transaction.as_mut()).await);
             }
             5 => {
                 let mut rows = pin!(pool.query_stream(S::MANY, &[]));
                 let read = random.below(2000);
                 let reading = async { rows.by_ref().take(read as usize).count().await };
-                let _ = drop_after(polls * 20, reading).await;
+                let _ = cancel_after(polls * 20, reading).await;
             }
             // The borrower panics, with a statement in flight or a transaction open.
             6 => {
                 let panicking = async {
                     let mut conn = pool.acquire().await.unwrap();
-                    drop(drop_after(polls, conn.query(S::SLOW, &[])).await);
+                    drop(cancel_after(polls, conn.query(S::SLOW, &[])).await);
                     resume_unwind(Box::new("a borrower panics"));
                 };
                 AssertUnwindSafe(panicking).catch_unwind().await.unwrap_err();
@@ -143,14 +142,14 @@ impl<S: Sea> Caller<S> {
             // The guard is dropped where there is no runtime.
             8 => {
                 let mut conn = pool.acquire().await.unwrap();
-                drop(drop_after(polls, conn.query(S::SLOW, &[])).await);
+                drop(cancel_after(polls, conn.query(S::SLOW, &[])).await);
                 elsewhere(conn);
             }
             9 => elsewhere(self.written_pair(own).await.unwrap()),
             // The same borrower goes on, through the pool's connection or natively.
             10 => {
                 let mut conn = pool.acquire().await.unwrap();
-                drop(drop_after(polls, conn.query(S::SLOW, &[])).await);
+                drop(cancel_after(polls, conn.query(S::SLOW, &[])).await);
                 self.sea.native(&mut conn, random).await;
             }
             _ => {
@@ -186,24 +185,6 @@ impl Random {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (self.0 >> 33) % limit
     }
-}
-
-/// Polls a future so many times and drops it where it stands then.
-pub(crate) async fn drop_after<F: Future>(polls: u64, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// Drops a value on a thread that has no runtime.

@@ -5,10 +5,9 @@
 //! which claim asks.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -16,6 +15,7 @@ use millpond_driver::{BoxFuture, Driver, Error, Runtime, Session};
 
 use super::Equip;
 use super::subject::{Ability, Subject};
+use crate::testing::cancel::{cancel_after, cancel_when_woken};
 use crate::{Builder, Pool, PooledConnection};
 
 /// The most polls after which a future is dropped; one that is polled more
@@ -80,20 +80,10 @@ impl Moment {
 
 /// Polls a future up to a moment and drops it, unless it completes before.
 pub(super) async fn cut<F: Future>(future: F, moment: Moment) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let (Moment::Waiting(mut left) | Moment::Woken(mut left)) = moment;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending if left == 0 && matches!(moment, Moment::Waiting(_)) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
+    match moment {
+        Moment::Waiting(polls) => cancel_after(polls.into(), future).await,
+        Moment::Woken(polls) => cancel_when_woken(polls.into(), future).await,
+    }
 }
 
 /// A subject on a runtime.
