@@ -52,6 +52,9 @@ pub struct PoolConfig {
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty;)+) => {
         impl PoolConfig {
+            /// The names of the settings.
+            pub(crate) const SETTINGS: &'static [&'static str] = &[$(stringify!($name)),+];
+
             /// Makes the setting `name` from text, which is asked for only if
             /// there is one of that name. `false`: there is none.
             pub(crate) fn set(

@@ -94,7 +94,8 @@ impl Any {
 /// Dropping the future closes what was opened.
 pub async fn connect(url: &str) -> Result<Pool<Any>> {
     let (config, url) = crate::config::url::split(url)?;
-    Pool::builder(Any::from_url(&url)?).config(config).build().await
+    let driver = Any::from_url(&url).map_err(|error| crate::config::url::hint(&url, error))?;
+    Pool::builder(driver).config(config).build().await
 }
 
 /// Why a scheme cannot be had.

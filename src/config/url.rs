@@ -4,7 +4,7 @@
 //! settings of a pool are taken out, everything else is the driver's. Knows no
 //! scheme, and never repeats a URL in an error: it may hold a password.
 
-use millpond_driver::url::decode;
+use millpond_driver::url::{decode, nearest, pairs};
 use millpond_driver::{Error, Result};
 
 use super::PoolConfig;
@@ -34,6 +34,18 @@ pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
     Ok((config, url))
 }
 
+/// What a driver says of a URL, with the setting that was meant where it does
+/// not know the parameter: it cannot tell a setting of the pool with a letter
+/// missing from one that nobody has.
+pub(crate) fn hint(url: &str, error: Error) -> Error {
+    let (_, query) = url.split_once('?').unwrap_or_default();
+    let refused = pairs(query).find(|(name, _)| error.message().starts_with(&format!("{name:?} ")));
+    match refused.and_then(|(name, _)| nearest(name, PoolConfig::SETTINGS)) {
+        Some(setting) => Error::config(format!("{error}; of the pool there is {setting}")),
+        None => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +59,19 @@ mod tests {
             PoolConfig::new().max_open_conns(8).acquire_timeout(Duration::from_millis(250));
         assert_eq!(config, expected);
         assert_eq!(rest, "x://data?mode=rw&x=%zz");
+    }
+
+    #[test]
+    fn a_setting_with_a_letter_missing_is_told_from_what_nobody_has() {
+        let refuse = |name: &str| {
+            let error = Error::config(format!("{name:?} is not a parameter of a URL"));
+            hint(&format!("x://host?mode=rw&{name}=3"), error).to_string()
+        };
+        assert_eq!(
+            refuse("max_open_conn"),
+            "\"max_open_conn\" is not a parameter of a URL; of the pool there is max_open_conns"
+        );
+        assert_eq!(refuse("colour"), "\"colour\" is not a parameter of a URL");
     }
 
     #[test]

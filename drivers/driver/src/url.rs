@@ -133,17 +133,20 @@ pub fn wrong(name: &str, value: &str, rule: &str) -> Error {
 /// What is said of a parameter that there is not, in the URL of such a
 /// `database`: which there are, and the nearest of them.
 pub fn unknown(name: &str, database: &str, known: &[&str]) -> Error {
-    let nearest = known.iter().map(|known| (distance(name, known), known)).min();
-    let hint = match nearest {
-        Some((far, nearest)) if far <= 2.max(name.len() / 3) => {
-            format!("; did you mean {nearest}?")
-        }
-        _ => String::new(),
+    let hint = match nearest(name, known) {
+        Some(nearest) => format!("; did you mean {nearest}?"),
+        None => String::new(),
     };
     let known = known.join(", ");
     Error::config(format!(
         "{name:?} is not a parameter of a {database} URL, which are {known}{hint}"
     ))
+}
+
+/// Which of the known names may have been meant; none if all are far.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (far, nearest) = known.iter().map(|known| (distance(name, known), *known)).min()?;
+    (far <= 2.max(name.len() / 3)).then_some(nearest)
 }
 
 /// How many letters must be added, dropped or changed: the distance of
