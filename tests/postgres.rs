@@ -11,10 +11,14 @@
 mod connecting;
 #[path = "postgres/dropped.rs"]
 mod dropped;
+#[path = "postgres/endings.rs"]
+mod endings;
 #[path = "postgres/errors.rs"]
 mod errors;
 #[path = "postgres/native.rs"]
 mod native;
+#[path = "postgres/odd.rs"]
+mod odd;
 #[path = "support/outage.rs"]
 mod outage;
 #[path = "postgres/outages.rs"]

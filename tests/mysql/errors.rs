@@ -60,6 +60,90 @@ fn a_statement_that_is_wrong_is_the_callers() {
     });
 }
 
+/// Every number of the table that this server gives only when something is badly
+/// wrong, or never: it sends what it is told to.
+#[test]
+fn a_number_in_a_transaction_means_what_the_table_says() {
+    use Cause::{Conflict, Corrupt, LockTimeout, Overload, Shutdown, Starting, Timeout};
+    use Fate::{Discard, NeedsRollback, Reusable};
+    use Outcome::{Rejected, RolledBack, Unknown};
+
+    block_on(async {
+        let pool = pool(1).await;
+        for (number, outcome, fate, cause) in [
+            (1021, Rejected, NeedsRollback, Corrupt),
+            (1034, Rejected, NeedsRollback, Corrupt),
+            (1037, Rejected, NeedsRollback, Overload),
+            (1047, Rejected, Reusable, Starting),
+            (1053, Unknown, Discard, Shutdown),
+            (1158, Unknown, Discard, Cause::Transport),
+            (1206, Rejected, NeedsRollback, Overload),
+            (1317, Rejected, NeedsRollback, Timeout),
+            (1613, RolledBack, NeedsRollback, Conflict),
+            (1615, Rejected, Reusable, Cause::StaleStatement),
+            (1637, Rejected, NeedsRollback, Overload),
+            (1689, Rejected, NeedsRollback, Conflict),
+            (1836, Rejected, NeedsRollback, Cause::WrongRole),
+            (1927, Unknown, Discard, Cause::Transport),
+            (3032, Rejected, Discard, Shutdown),
+            (3100, Unknown, Discard, Conflict),
+            (3101, RolledBack, NeedsRollback, Conflict),
+            (3168, Rejected, Discard, Shutdown),
+            (3572, Rejected, NeedsRollback, LockTimeout),
+        ] {
+            let mut conn = pool.acquire().await.unwrap();
+            begin(&pool, &mut conn).await;
+            let text = "WSREP has not yet prepared node for application use";
+            let sql = format!(
+                "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = '{text}'"
+            );
+            let error = fails(&mut conn, &sql).await;
+            assert_eq!(said(&error), (outcome, fate, cause), "{error}");
+            drop(conn);
+            // Whatever it was, the next borrower is well.
+            assert_eq!(pool.query("SELECT 7", &[]).await.unwrap().scalar::<i64>().unwrap(), 7);
+        }
+    });
+}
+
+#[test]
+fn a_table_that_changed_under_a_snapshot_is_a_conflict() {
+    block_on(async {
+        let pool = pool(2).await;
+        let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        table(&mut other, "changed").await;
+        one.batch("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.unwrap();
+        other.batch("ALTER TABLE changed ADD m INT, ALGORITHM = COPY").await.unwrap();
+        let error = fails(&mut one, "SELECT * FROM changed").await;
+        assert_eq!(said(&error), (Outcome::Rejected, Fate::NeedsRollback, Cause::Conflict));
+        assert!(error.to_string().ends_with("(1412)"), "{error}");
+    });
+}
+
+#[test]
+fn an_account_with_no_right_or_too_many_sessions_is_told_which() {
+    block_on(async {
+        let server = mariadb();
+        server.sql(
+            "CREATE USER stranger IDENTIFIED BY 'stranger';
+             CREATE USER single IDENTIFIED BY 'single' WITH MAX_USER_CONNECTIONS 1;
+             GRANT SELECT ON *.* TO single",
+        );
+        let login = |name: &str| {
+            let ours = format!("{}:{}@", server.user(), server.password());
+            server.url().replace(&ours, &format!("{name}:{name}@"))
+        };
+        let error = refused(&login("stranger"), Duration::from_secs(20)).await;
+        assert!(error.to_string().ends_with("(1044)"), "{error}");
+        assert_eq!((error.cause(), error.is_permanent()), (Cause::Auth, true));
+        let _one = pool_at(&login("single"), 1).await;
+        let error = refused(&login("single"), Duration::from_secs(20)).await;
+        assert!(error.to_string().ends_with("(1226)"), "{error}");
+        assert_eq!((error.cause(), error.is_permanent()), (Cause::Overload, false));
+        assert_eq!(error.outcome(), Outcome::NotSent);
+    });
+}
+
 #[test]
 fn a_deadlock_has_rolled_back_and_leaves_the_connection_usable() {
     block_on(async {
@@ -118,7 +202,9 @@ fn a_statement_that_is_stopped_was_refused_and_costs_nothing() {
     block_on(async {
         let pool = pool(1).await;
         let mut conn = pool.acquire().await.unwrap();
-        let sql = "SET STATEMENT max_statement_time = 0.01 FOR SELECT SLEEP(600)";
+        // Not SLEEP, which answers when it is stopped.
+        let sql = "SET STATEMENT max_statement_time = 0.01 FOR \
+                   SELECT SUM(a.seq * b.seq) FROM seq_1_to_1000000 a, seq_1_to_1000000 b";
         let error = fails(&mut conn, sql).await;
         assert_eq!(said(&error), (Outcome::Rejected, Fate::Reusable, Cause::Timeout), "{error}");
         assert_eq!(conn.query("SELECT 7", &[]).await.unwrap().scalar::<i64>().unwrap(), 7);

@@ -1,17 +1,16 @@
 //! How connecting succeeds and fails.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use millpond::drivers::postgres::{Postgres, PostgresConnection};
-use millpond::runtime::{BoxFuture, ByteStream, Runtime, SocketOptions, Target, block_on, current};
-use millpond::{Cause, ConnectContext, Driver, ErrorKind, Outcome, Pool};
+use millpond::drivers::postgres::Postgres;
+use millpond::runtime::{Runtime, block_on};
+use millpond::{Cause, Driver, ErrorKind, Outcome, Pool};
 use millpond_harness::{Impostor, closed_port, postgres};
 
+use super::odd::{Odd, connected};
 use super::{pool_at, refused, refused_at_once};
 
 fn asked(url: &str, sql: &str) -> String {
@@ -239,65 +238,6 @@ fn a_server_without_tls_is_refused_or_used_as_the_mode_says() {
     assert!(error.is_permanent(), "{error:?}");
 }
 
-/// The current runtime, but for what a test wants otherwise.
-#[derive(Debug)]
-struct Odd {
-    inner: Arc<dyn Runtime>,
-    /// Has ended, and drops its tasks.
-    ended: bool,
-    /// What each name has.
-    addresses: Vec<SocketAddr>,
-}
-
-fn odd(ended: bool, addresses: &[SocketAddr]) -> Arc<dyn Runtime> {
-    let inner = current().expect("inside block_on");
-    Arc::new(Odd { inner, ended, addresses: addresses.to_vec() })
-}
-
-impl Runtime for Odd {
-    fn now(&self) -> Instant {
-        self.inner.now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
-        self.inner.sleep_until(deadline)
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        if !self.ended {
-            self.inner.spawn(task);
-        }
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.inner.spawn_blocking(job);
-    }
-
-    fn resolve<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async { Ok(self.addresses.clone()) })
-    }
-
-    fn connect<'a>(
-        &'a self,
-        target: &'a Target,
-        options: &'a SocketOptions,
-    ) -> BoxFuture<'a, io::Result<Box<dyn ByteStream>>> {
-        self.inner.connect(target, options)
-    }
-
-    fn random(&self) -> u64 {
-        self.inner.random()
-    }
-}
-
-async fn connected(
-    driver: &Postgres,
-    runtime: &Arc<dyn Runtime>,
-) -> millpond::Result<PostgresConnection> {
-    let deadline = runtime.now() + Duration::from_secs(20);
-    driver.connect(&ConnectContext::new(runtime, deadline)).await
-}
-
 /// As `localhost` is, where the server listens on one of its two addresses.
 #[test]
 fn a_name_with_two_addresses_fails_as_the_one_that_answered() {
@@ -306,21 +246,22 @@ fn a_name_with_two_addresses_fails_as_the_one_that_answered() {
     let url = format!("postgres://{user}:wrong@somewhere/{database}");
     let driver = Postgres::from_url(&url).unwrap();
     block_on(async {
-        let runtime = odd(false, &[closed.address(), server.address()]);
+        let runtime: Arc<dyn Runtime> = Odd::naming(&[closed.address(), server.address()]);
         let error = connected(&driver, &runtime).await.unwrap_err();
         assert!(error.is_permanent(), "{error:?}");
         assert!(error.to_string().starts_with("somewhere:5432: password auth"), "{error}");
     });
 }
 
-/// It never polls the task of a connection, so nothing of it ever runs.
 #[test]
 fn on_a_runtime_that_has_ended_a_connection_is_lost_and_not_waited_for() {
     let server = postgres();
     let driver = Postgres::from_url(&server.url()).unwrap();
     block_on(async {
-        let runtime = odd(true, &[server.address()]);
+        let idle = Odd::idle();
+        let runtime: Arc<dyn Runtime> = idle.clone();
         let mut conn = connected(&driver, &runtime).await.unwrap();
+        drop(idle.take());
         let late = super::sleep(Duration::from_secs(5)).boxed();
         match select(driver.ping(&mut conn).boxed(), late).await {
             Either::Left((answer, _)) => assert_eq!(answer.unwrap_err().kind(), ErrorKind::Lost),

@@ -9,7 +9,7 @@ use millpond_harness::{Cut, Fault, Proxy, postgres};
 
 use super::{pool, pool_at, until};
 
-fn state(error: &Error) -> String {
+pub(super) fn state(error: &Error) -> String {
     match error.code() {
         Some(code @ Code::SqlState(_)) => code.to_string(),
         other => panic!("no code but {other:?}: {error:?}"),
@@ -62,14 +62,6 @@ fn a_refused_statement_tells_outcome_fate_and_cause() {
             Reusable,
             Cause::Timeout,
             Clean,
-        ),
-        (
-            &["BEGIN", "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"],
-            "40001",
-            RolledBack,
-            NeedsRollback,
-            Cause::Conflict,
-            FailedTransaction,
         ),
         (
             &["DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53200'; END $$"],
@@ -150,6 +142,28 @@ fn of_two_that_wait_for_each_other_one_is_rolled_back() {
         assert_eq!(state(&error), "40P01");
         assert_eq!((error.outcome(), error.cause()), (Outcome::RolledBack, Cause::Conflict));
         pool.batch("DROP TABLE deadlock").await.unwrap();
+    });
+}
+
+#[test]
+fn of_two_that_read_what_the_other_writes_one_is_rolled_back() {
+    use millpond::{IsolationLevel, TransactionOptions};
+
+    block_on(async {
+        let pool = pool(2).await;
+        pool.batch("CREATE TABLE skew (n int); INSERT INTO skew VALUES (1), (2)").await.unwrap();
+        let serializable = TransactionOptions::new().isolation(IsolationLevel::Serializable);
+        let mut one = pool.begin_with(serializable.clone()).await.unwrap();
+        let mut two = pool.begin_with(serializable).await.unwrap();
+        for transaction in [&mut one, &mut two] {
+            transaction.query("SELECT sum(n) FROM skew", &[]).await.unwrap();
+            transaction.query("INSERT INTO skew VALUES (3)", &[]).await.unwrap();
+        }
+        one.commit().await.unwrap();
+        let error = two.commit().await.unwrap_err();
+        assert_eq!(state(&error), "40001");
+        assert_eq!((error.outcome(), error.cause()), (Outcome::RolledBack, Cause::Conflict));
+        pool.batch("DROP TABLE skew").await.unwrap();
     });
 }
 
@@ -237,6 +251,13 @@ fn a_stale_statement_is_prepared_again_outside_a_transaction_only() {
         conn.batch("BEGIN").await.unwrap();
         let error = conn.query(sql, &[]).await.unwrap_err();
         assert_eq!((&*state(&error), error.cause()), ("0A000", Cause::StaleStatement));
+        assert_eq!(error.fate(), Fate::NeedsRollback);
+        pool.driver().reset(&mut conn, Reset::Boundary).await.unwrap();
+        assert_eq!(conn.query(sql, &[]).await.unwrap().columns().len(), 3);
+
+        conn.batch("BEGIN; DEALLOCATE ALL").await.unwrap();
+        let error = conn.query(sql, &[]).await.unwrap_err();
+        assert_eq!((&*state(&error), error.cause()), ("26000", Cause::StaleStatement));
         assert_eq!(error.fate(), Fate::NeedsRollback);
         pool.driver().reset(&mut conn, Reset::Boundary).await.unwrap();
         assert_eq!(conn.query(sql, &[]).await.unwrap().columns().len(), 3);
