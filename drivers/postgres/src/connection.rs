@@ -151,7 +151,7 @@ impl PostgresConnection {
             // The mark stays: whoever holds the client may go on with it.
             _ if link.is_quiet() => {}
             RUNNING => return Session::Busy,
-            // Mostly the task has not gone to sleep yet after an answer.
+            // A request, or the task has not gone to sleep yet after one.
             _ => return Session::Unverified,
         }
         match link.status() {

@@ -9,6 +9,8 @@
 //! wakes the task. So the task's waker is this link, which notes being rung: a
 //! task that has gone to sleep, and was not rung since, has left the queue
 //! empty. That holds for whoever used the client, through the driver or past it.
+//! Bytes from the server come by another waker and ring nothing: whether an
+//! answer is owed is counted, and one that is owed to nobody disturbs nobody.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -22,11 +24,11 @@ use crate::error;
 use crate::notifications::Mailbox;
 use crate::sniff::Sniffer;
 
-/// The task waits, and nothing has rung since it began to.
+/// The task has left nothing to send, and nothing has rung since.
 const ASLEEP: u8 = 0;
-/// The task is being polled.
+/// The task is being polled, and may send something.
 const AWAKE: u8 = 1;
-/// The task is to be polled: something has come, from either side.
+/// The task is to be polled: there may be something to send.
 const RUNG: u8 = 2;
 
 #[derive(Default)]
@@ -105,15 +107,19 @@ impl Link {
     /// For the task: it is polled.
     pub(crate) fn wakes(&self, cx: &Context<'_>) {
         self.task.register(cx.waker());
-        self.stage.swap(AWAKE, Ordering::AcqRel);
+        // Polled for the sake of bytes from the server, it is not disturbed.
+        if !self.is_asleep() {
+            self.stage.swap(AWAKE, Ordering::AcqRel);
+        }
     }
 
     /// For the task: it has nothing to do.
     pub(crate) fn sleeps(&self) {
         let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
         // If it was rung meanwhile, it is polled again.
-        if self.stage.compare_exchange(AWAKE, ASLEEP, success, failure).is_ok() {
-            self.settler.wake();
+        match self.stage.compare_exchange(AWAKE, ASLEEP, success, failure) {
+            Ok(_) | Err(ASLEEP) => self.settler.wake(),
+            Err(_) => {}
         }
     }
 
@@ -252,7 +258,8 @@ impl Link {
     }
 }
 
-/// Rings: requests and bytes wake the task through here.
+/// Rings: requests, and a socket that takes bytes again, wake the task through
+/// here.
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -268,6 +275,20 @@ impl Wake for Link {
 /// The waker that rings a link.
 pub(crate) fn bell(link: &Arc<Link>) -> Waker {
     Waker::from(Arc::clone(link))
+}
+
+/// Bytes from the server wake the task through here.
+struct Inbound(Arc<Link>);
+
+impl Wake for Inbound {
+    fn wake(self: Arc<Self>) {
+        self.0.task.wake();
+    }
+}
+
+/// The waker that has the task polled and rings nothing.
+pub(crate) fn inbound(link: &Arc<Link>) -> Waker {
+    Waker::from(Arc::new(Inbound(Arc::clone(link))))
 }
 
 #[cfg(test)]
@@ -311,11 +332,31 @@ mod tests {
     }
 
     #[test]
+    fn bytes_from_the_server_that_nobody_waits_for_leave_it_quiet() {
+        let link = Link::new();
+        polled(&link);
+        inbound(&link).wake();
+        assert!(link.is_quiet());
+        link.wakes(&Context::from_waker(Waker::noop()));
+        assert!(link.is_quiet());
+        // A request that comes during such a poll is as good as any.
+        bell(&link).wake();
+        link.sleeps();
+        assert!(!link.is_quiet());
+    }
+
+    #[test]
     fn bytes_that_the_socket_does_not_take_are_in_flight() {
         let link = Link::new();
         link.note_blocked(true);
         polled(&link);
         assert!(!link.is_quiet());
+        // It takes them again, and there may be more to send.
+        link.wakes(&Context::from_waker(Waker::noop()));
+        link.note_blocked(false);
+        assert!(!link.is_quiet());
+        link.sleeps();
+        assert!(link.is_quiet());
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Context, Poll};
+use std::task::{self, Context, Poll, Waker};
 
 use millpond_driver::ByteStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use crate::link::Link;
+use crate::link::{Link, inbound};
 use crate::sniff::Sniffer;
 
 /// The most that is read at once.
@@ -119,13 +119,15 @@ pub(crate) struct Wire {
     stream: Stream,
     sniffer: Sniffer,
     link: Arc<Link>,
+    /// Has the task polled when there is something to read.
+    inbound: Waker,
     /// The hash of the server's certificate, which a login may be bound to.
     binding: Option<Vec<u8>>,
 }
 
 impl Wire {
     pub(crate) fn new(stream: Stream, link: Arc<Link>, binding: Option<Vec<u8>>) -> Self {
-        Self { stream, sniffer: Sniffer::new(), link, binding }
+        Self { stream, sniffer: Sniffer::new(), inbound: inbound(&link), link, binding }
     }
 }
 
@@ -137,6 +139,10 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        // There is no task before the end of the login.
+        let in_login = this.sniffer.status() == 0;
+        let waker = if in_login { cx.waker() } else { &this.inbound };
+        let cx = &mut Context::from_waker(waker);
         task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         this.sniffer.received(&buf.filled()[before..])?;
         this.link.note_received(&mut this.sniffer);
