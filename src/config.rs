@@ -36,6 +36,8 @@ pub struct PoolConfig {
     connect_concurrency: Option<usize>,
     conn_max_lifetime: Option<Duration>,
     conn_max_idle_time: Option<Duration>,
+    conn_max_uses: Option<u64>,
+    idle_order: Option<IdleOrder>,
     acquire_timeout: Option<Duration>,
     connect_timeout: Option<Duration>,
     check_after_idle: Option<Duration>,
@@ -45,7 +47,22 @@ pub struct PoolConfig {
     health_interval: Option<Duration>,
     max_retries: Option<u32>,
     retry_interval: Option<Duration>,
+    leak_after: Option<Duration>,
     metrics_enabled: Option<bool>,
+}
+
+/// Which of the idle connections is lent first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IdleOrder {
+    /// The one used last. A few connections do the work and stay warm; those
+    /// that a burst has left grow idle and are closed.
+    #[default]
+    Lifo,
+    /// The one used longest ago. All are used in turn, so none grows idle: for
+    /// servers behind a balancer that counts connections. Costs the fast path:
+    /// each acquire takes the pool's lock.
+    Fifo,
 }
 
 /// One setter each for configuration, builder and text, with the same words.
@@ -109,6 +126,12 @@ settings! {
     /// The longest time a connection is kept idle. Default: 10 minutes, or
     /// `conn_max_lifetime` if that is less. 0: unlimited.
     conn_max_idle_time: Duration;
+    /// How often a connection is lent before it is replaced. Default: 0,
+    /// unlimited.
+    conn_max_uses: u64;
+    /// Which idle connection is lent first. Default:
+    /// [`IdleOrder::Lifo`](crate::IdleOrder::Lifo).
+    idle_order: IdleOrder;
     /// The longest an acquire takes, whatever it meets: waiting, checking,
     /// connecting. Default: 30 seconds. 0: it does not wait.
     acquire_timeout: Duration;
@@ -138,6 +161,10 @@ settings! {
     /// The longest wait before such a retry; each draws its own from 0 to
     /// this, but the first follows at once. Default: 1 second. 0: none waits.
     retry_interval: Duration;
+    /// How long a connection may be held before it is reported to
+    /// [`Builder::on_leak`](crate::Builder::on_leak), once, with who holds it.
+    /// It is never taken away. Default: 0, off.
+    leak_after: Duration;
     /// Whether the pool measures how long callers wait and connects take:
     /// [`Snapshot::waits`](crate::Snapshot::waits) and
     /// [`Snapshot::connects`](crate::Snapshot::connects). Default: true. Counts
@@ -146,6 +173,18 @@ settings! {
 }
 
 impl PoolConfig {
+    /// The same with at most so many connections, and no higher limit on those
+    /// that are idle.
+    pub(crate) fn limited_to(mut self, max_open: usize) -> Self {
+        self.max_open_conns = Some(max_open);
+        if max_open > 0 {
+            for idle in [&mut self.max_idle_conns, &mut self.min_idle_conns] {
+                *idle = idle.map(|limit| limit.min(max_open));
+            }
+        }
+        self
+    }
+
     /// All defaults.
     pub fn new() -> Self {
         Self::default()
@@ -174,6 +213,7 @@ impl PoolConfig {
             None => Some(max_lifetime.map_or(MINUTE * 10, |limit| limit.min(MINUTE * 10))),
         };
         let settings = Settings {
+            made: self.clone(),
             max_open,
             min_idle: self.min_idle_conns.unwrap_or(0),
             max_idle: self.max_idle_conns.unwrap_or_else(|| max_open.min(10)),
@@ -181,6 +221,8 @@ impl PoolConfig {
             connect_concurrency: self.connect_concurrency.unwrap_or(4),
             max_lifetime,
             max_idle_time,
+            max_uses: Some(self.conn_max_uses.unwrap_or(0)).filter(|most| *most > 0),
+            idle_order: self.idle_order.unwrap_or_default(),
             acquire_timeout: self.acquire_timeout.unwrap_or(Duration::from_secs(30)),
             connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
             check_after_idle: self.check_after_idle.unwrap_or(Duration::from_secs(1)),
@@ -192,6 +234,7 @@ impl PoolConfig {
                 max_retries: self.max_retries.unwrap_or(3),
                 interval: self.retry_interval.unwrap_or(Duration::from_secs(1)),
             },
+            leak_after: unlimited(self.leak_after.unwrap_or_default()),
             metrics_enabled: self.metrics_enabled.unwrap_or(true),
         };
         let faults = settings.faults();
@@ -209,6 +252,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The settings in force.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// What they follow from.
+    pub(crate) made: PoolConfig,
     pub(crate) max_open: usize,
     pub(crate) max_idle: usize,
     pub(crate) min_idle: usize,
@@ -216,6 +261,8 @@ pub(crate) struct Settings {
     pub(crate) connect_concurrency: usize,
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) max_idle_time: Option<Duration>,
+    pub(crate) max_uses: Option<u64>,
+    pub(crate) idle_order: IdleOrder,
     pub(crate) acquire_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) check_after_idle: Duration,
@@ -224,10 +271,21 @@ pub(crate) struct Settings {
     pub(crate) reset: Reset,
     pub(crate) health_interval: Option<Duration>,
     pub(crate) retry: Retry,
+    pub(crate) leak_after: Option<Duration>,
     pub(crate) metrics_enabled: bool,
 }
 
 impl Settings {
+    /// Whether a pool that was built with these can go over to others.
+    pub(crate) fn allows_change_to(&self, others: &Self) -> Result<()> {
+        let fixed = match () {
+            () if self.idle_order != others.idle_order => "idle_order",
+            () if self.metrics_enabled != others.metrics_enabled => "metrics_enabled",
+            () => return Ok(()),
+        };
+        Err(Error::config(format!("{fixed}: cannot be changed once the pool is built")))
+    }
+
     /// Every fault, each as field, value and rule.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

@@ -45,17 +45,20 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use config::PoolConfig;
+pub use config::{IdleOrder, PoolConfig};
 pub use drivers::connect;
 #[cfg(feature = "serde_json")]
 pub use millpond_driver::Json;
 pub use millpond_driver::{
-    AccessMode, Cancel, Cause, Cells, Code, Column, ColumnIndex, Columns, ConnectContext, Date,
-    DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder, IsolationLevel, NodeStatus,
-    Outcome, Phase, Purpose, Report, Reset, Result, Role, Row, Rows, Scope, ServerInfo, Session,
-    Time, Timestamp, TransactionOptions, Value, params,
+    AccessMode, BoxFuture, Cancel, Cause, Cells, Code, Column, ColumnIndex, Columns,
+    ConnectContext, Date, DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder,
+    IsolationLevel, NodeStatus, Outcome, Phase, Purpose, Report, Reset, Result, Role, Row, Rows,
+    Scope, ServerInfo, Session, Time, Timestamp, TransactionOptions, Value, params,
 };
-pub use pool::{Acquire, Builder, CloseReport, Pool, PooledConnection, Snapshot, Transaction};
+pub use pool::{
+    Acquire, Builder, CloseReport, ConnectionInfo, HookConnection, Leak, Pool, PooledConnection,
+    Snapshot, Transaction, WeakPool,
+};
 
 /// Long-form documents.
 pub mod _docs {

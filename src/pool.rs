@@ -7,12 +7,13 @@
 //!   be lent as it is; `entry`: what is known of each.
 //! - `waiters`: the queue; `outage`: when to connect again; `keepers`: who
 //!   keeps the time; `state`: every decision that needs the lock, as a state
-//!   machine, with `connects` for what opens and `upkeep` for what time does; `turn`: what goes into it and
-//!   comes out.
+//!   machine, with `settle` for who is served, `connects` for what opens,
+//!   `upkeep` for what time does, `lifecycle` for what an operator does and
+//!   `leaks` for what is held too long; `turn`: what goes into it and comes out.
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
 //!   `keeper`: the background task.
 //! - `builder`, `acquire`, `connection`, `transaction`, `streaming`, `release`,
-//!   `snapshot`: what a user meets.
+//!   `hooks`, `info`, `manage`, `weak`, `snapshot`: what a user meets.
 //!
 //! Nothing here names a database or a runtime.
 
@@ -23,10 +24,16 @@ mod connects;
 mod entry;
 #[cfg(all(test, not(millpond_loom)))]
 mod histories;
+mod hooks;
+mod info;
 mod keeper;
 mod keepers;
+mod leaks;
+mod lifecycle;
+mod manage;
 mod outage;
 mod release;
+mod settle;
 mod shared;
 mod shelf;
 mod slots;
@@ -38,6 +45,7 @@ mod transaction;
 mod turn;
 mod upkeep;
 mod waiters;
+mod weak;
 
 use std::fmt;
 use std::panic::Location;
@@ -47,24 +55,26 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use millpond_driver::{Driver, Error, Holder, Result, Row, Rows, TransactionOptions, Value};
+use millpond_driver::{Driver, Error, Result, Row, Rows, TransactionOptions, Value};
 
 pub use acquire::Acquire;
 pub use builder::Builder;
 pub use connection::PooledConnection;
+pub use hooks::HookConnection;
+pub use info::ConnectionInfo;
+pub use leaks::Leak;
+pub use manage::CloseReport;
 pub use snapshot::Snapshot;
 pub use transaction::Transaction;
+pub use weak::WeakPool;
 
 use entry::Borrower;
 use shared::Shared;
 use shelf::Take;
-use turn::{Caller, Entered, Patience};
+use turn::{Caller, Entered};
 
 /// The most connections a pool can have.
 pub(crate) const MAX_CONNECTIONS: usize = slots::MAX_SLOTS;
-
-/// How long [`Pool::close`] waits for goodbyes.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A pool of connections to one database.
 ///
@@ -142,7 +152,7 @@ impl<D: Driver> Pool<D> {
             Take::Stale(held) => Some(held),
             Take::Nothing => None,
         };
-        let caller = Caller { borrower, patience: Patience::None, waker: &mut None };
+        let caller = Caller { borrower, patience: Some(Duration::ZERO), waker: &mut None };
         match shared.turn(|state, turn| state.enter(turn, caller, stale)) {
             Entered::Served(held) => Some(PooledConnection::new(Arc::clone(shared), held)),
             _ => None,
@@ -299,10 +309,9 @@ impl<D: Driver> Pool<D> {
     /// due.
     async fn again(&self, retries: &mut u32, failed: Option<&Error>) -> bool {
         let Some(error) = failed else { return false };
-        let Shared { runtime, settings, .. } = &*self.shared;
-        let Some(wait) = settings.retry.after(error, *retries, runtime.random()) else {
-            return false;
-        };
+        let runtime = &self.shared.runtime;
+        let retry = self.shared.rules(|rules| rules.retry.clone());
+        let Some(wait) = retry.after(error, *retries, runtime.random()) else { return false };
         *retries += 1;
         if !wait.is_zero() {
             runtime.sleep_until(self.shared.deadline(wait)).await;
@@ -325,62 +334,6 @@ impl<D: Driver> Pool<D> {
     pub fn driver(&self) -> &D {
         &self.shared.driver
     }
-
-    /// Closes the pool: callers that wait get
-    /// [`Closed`](crate::ErrorKind::Closed), idle connections say goodbye,
-    /// connects under way are dropped.
-    ///
-    /// Does not wait for borrowed connections; they close when they come back.
-    /// The answer says who still holds one. Closing twice is harmless.
-    ///
-    /// # Cancellation
-    ///
-    /// The pool is closed from the first poll on, whatever becomes of the
-    /// future.
-    pub async fn close(&self) -> CloseReport {
-        self.shared.close();
-        let shelf = &self.shared.shelf;
-        let settled = |state: &state::State<_>| {
-            let now = Snapshot::take(state, shelf);
-            now.open == now.in_use && now.opening == 0
-        };
-        self.shared.wait_for_end(Some(CLOSE_LIMIT), settled).await;
-        self.close_report()
-    }
-
-    /// Closes the pool and waits until every connection has come back and is
-    /// closed, or for `limit`.
-    ///
-    /// # Cancellation
-    ///
-    /// As for [`close`](Self::close).
-    pub async fn drain(&self, limit: Duration) -> CloseReport {
-        self.shared.close();
-        let shelf = &self.shared.shelf;
-        let empty = |state: &state::State<_>| {
-            let now = Snapshot::take(state, shelf);
-            now.open == 0 && now.opening == 0
-        };
-        self.shared.wait_for_end(Some(limit), empty).await;
-        self.close_report()
-    }
-
-    /// Whether the pool has been closed.
-    pub fn is_closed(&self) -> bool {
-        self.shared.read(state::State::is_closed)
-    }
-
-    fn close_report(&self) -> CloseReport {
-        let now = self.shared.runtime.now();
-        self.shared.read(|state| {
-            let shelf = &self.shared.shelf;
-            let snapshot = Snapshot::take(state, shelf);
-            CloseReport {
-                still_held: shelf.holders(now),
-                still_closing: snapshot.open - snapshot.in_use + snapshot.opening,
-            }
-        })
-    }
 }
 
 impl<D: Driver> Clone for Pool<D> {
@@ -402,41 +355,5 @@ impl<D: Driver> fmt::Debug for Pool<D> {
             .field("driver", &self.driver().name())
             .field("state", &format_args!("{}", self.snapshot()))
             .finish_non_exhaustive()
-    }
-}
-
-/// What was left when a close or drain ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CloseReport {
-    /// Who still holds a connection, longest first.
-    pub still_held: Vec<Holder>,
-    /// Connections whose goodbye was still under way.
-    pub still_closing: usize,
-}
-
-impl CloseReport {
-    /// Whether every connection is closed.
-    pub fn is_complete(&self) -> bool {
-        self.still_held.is_empty() && self.still_closing == 0
-    }
-}
-
-impl fmt::Display for CloseReport {
-    /// For example `2 connections still held: for 4.2s by "checkout" at
-    /// src/cart.rs:41:20, for 12ms at src/main.rs:9:21`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_complete() {
-            return f.write_str("all connections closed");
-        }
-        let connections = if self.still_held.len() == 1 { "connection" } else { "connections" };
-        write!(f, "{} {connections} still held", self.still_held.len())?;
-        for (n, holder) in self.still_held.iter().enumerate() {
-            write!(f, "{} {holder}", if n == 0 { ":" } else { "," })?;
-        }
-        if self.still_closing > 0 {
-            write!(f, "; {} still closing", self.still_closing)?;
-        }
-        Ok(())
     }
 }

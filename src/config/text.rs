@@ -8,6 +8,8 @@ use std::time::Duration;
 use millpond_driver::url::parse_duration;
 use millpond_driver::{Error, Reset, Result};
 
+use super::IdleOrder;
+
 /// A kind of value that a setting can have.
 pub(super) trait Setting: Sized {
     /// What it looks like, for the error: "a whole number".
@@ -38,6 +40,14 @@ impl Setting for u32 {
     }
 }
 
+impl Setting for u64 {
+    const FORM: &'static str = "a whole number";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
 impl Setting for bool {
     const FORM: &'static str = "true or false";
 
@@ -61,6 +71,18 @@ impl Setting for Reset {
         match text {
             "boundary" => Some(Self::Boundary),
             "session" => Some(Self::Session),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for IdleOrder {
+    const FORM: &'static str = "lifo or fifo";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "lifo" => Some(Self::Lifo),
+            "fifo" => Some(Self::Fifo),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use super::shared::Shared;
 use super::shelf::Take;
 use super::snapshot::report;
 use super::state::State;
-use super::turn::{Caller, Entered, Look, Patience};
+use super::turn::{Caller, Entered, Look};
 use super::waiters::{Answer, Ticket};
 use super::{Pool, entry};
 
@@ -41,7 +41,7 @@ use super::{Pool, entry};
 pub struct Acquire<'a, D: Driver> {
     pool: &'a Pool<D>,
     borrower: Borrower,
-    timeout: Duration,
+    timeout: Option<Duration>,
     progress: Progress<D>,
 }
 
@@ -53,15 +53,14 @@ enum Progress<D: Driver> {
 
 impl<'a, D: Driver> Acquire<'a, D> {
     pub(super) fn new(pool: &'a Pool<D>, place: &'static Location<'static>) -> Self {
-        let timeout = pool.shared.settings.acquire_timeout;
         let borrower = Borrower { place, label: None };
-        Self { pool, borrower, timeout, progress: Progress::Start }
+        Self { pool, borrower, timeout: None, progress: Progress::Start }
     }
 
     /// Waits at most this long, whatever it takes: waiting, checking,
     /// connecting. Zero: not at all. Default: the pool's `acquire_timeout`.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = limit;
+        self.timeout = Some(limit);
         self
     }
 
@@ -75,7 +74,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         let shared = &self.pool.shared;
         let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), self.borrower) {
             Take::Fresh(held) => {
-                if shared.shelf.slots.len() < shared.settings.min_idle {
+                if shared.shelf.slots.len() < shared.live.min_idle() {
                     shared.turn(State::settle);
                 }
                 return self.serve(held);
@@ -85,11 +84,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         };
         let mut waker = Some(cx.waker().clone());
         let (entered, since) = shared.turn(|state, turn| {
-            let patience = if self.timeout.is_zero() {
-                Patience::None
-            } else {
-                turn.now.checked_add(self.timeout).map_or(Patience::Endless, Patience::Until)
-            };
+            let patience = self.timeout;
             let caller = Caller { borrower: self.borrower, patience, waker: &mut waker };
             (state.enter(turn, caller, stale), turn.now)
         });

@@ -3,28 +3,32 @@
 //!
 //! Knows no default of a setting; `config` does.
 
+use std::fmt;
 use std::sync::Arc;
 
-use millpond_driver::{Driver, Error, Phase, Result, Runtime};
+use millpond_driver::{BoxFuture, Driver, Error, Phase, Result, Runtime};
 
 use super::Pool;
+use super::connects::Newborn;
+use super::hooks::{HookConnection, Hooks};
+use super::leaks::Leak;
 use super::shared::Shared;
 use super::state::State;
 use super::tasks::Opening;
 use crate::config::PoolConfig;
 
 /// Sets a pool up. Made by [`Pool::builder`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until built"]
-pub struct Builder<D> {
+pub struct Builder<D: Driver> {
     driver: D,
     pub(crate) config: PoolConfig,
     runtime: Option<Arc<dyn Runtime>>,
+    hooks: Hooks<D>,
 }
 
 impl<D: Driver> Builder<D> {
     pub(super) fn new(driver: D) -> Self {
-        Self { driver, config: PoolConfig::new(), runtime: None }
+        Self { driver, config: PoolConfig::new(), runtime: None, hooks: Hooks::default() }
     }
 
     /// Replaces all settings made so far.
@@ -59,8 +63,8 @@ impl<D: Driver> Builder<D> {
             shared.turn(|state, turn| state.reserve(turn)).expect("a pool has at least one slot");
         let seat = Opening::new(shared, index);
         match first(shared).await {
-            Ok(conn) => {
-                seat.opened(conn);
+            Ok(newborn) => {
+                seat.opened(newborn);
                 Ok(pool)
             }
             Err(error) => {
@@ -90,17 +94,107 @@ impl<D: Driver> Builder<D> {
                  enable the feature `smol` or `async-std`, or name one with Builder::runtime",
             )
         })?;
-        Ok(Pool { shared: Arc::new(Shared::new(self.driver, runtime, settings)) })
+        Ok(Pool { shared: Arc::new(Shared::new(self.driver, runtime, settings, self.hooks)) })
+    }
+}
+
+/// The application's own code in the life of a connection.
+///
+/// Hooks run in tasks of the pool, so a slow one holds up nobody but those who
+/// wait for that very connection. One that has nothing to await returns a
+/// [ready](std::future::ready) future. A panic counts as a refusal, and so does
+/// a session that is left in a transaction or with a statement under way.
+///
+/// ```
+/// # use millpond::{Pool, drivers::fake::Fake, testing::sim::Sim};
+/// # Sim::new(1).run(async |sim| {
+/// let pool = Pool::builder(Fake::new())
+///     .after_connect(|mut conn| Box::pin(async move { conn.batch("SET ROLE app").await }))
+///     .before_close(|conn| {
+///         println!("connection {} is closed after {} uses", conn.info().id, conn.info().uses);
+///         Box::pin(std::future::ready(Ok(())))
+///     })
+/// #   .runtime(sim)
+///     .build()
+///     .await?;
+/// # Ok::<_, millpond::Error>(())
+/// # }).unwrap();
+/// ```
+impl<D: Driver> Builder<D> {
+    /// Runs on each new connection before anybody can see it, within
+    /// `connect_timeout`; and again after a reset to
+    /// [`Reset::Session`](crate::Reset::Session), which clears what it has set.
+    /// An error is that of the connect: the connection is closed.
+    pub fn after_connect<H>(mut self, hook: H) -> Self
+    where
+        H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
+    {
+        self.hooks.after_connect = Some(Box::new(hook));
+        self
+    }
+
+    /// Runs on each connection before it is lent, within `check_timeout`.
+    ///
+    /// An error closes the connection, and the next one is tried. One that is
+    /// [permanent](crate::Error::is_permanent) goes to the caller instead; the
+    /// connection is then kept if the error's [fate](crate::Error::fate) is
+    /// [`Reusable`](crate::Fate::Reusable). A new connection that is refused
+    /// counts as a connect that failed. Costs each acquire a task.
+    pub fn before_acquire<H>(mut self, hook: H) -> Self
+    where
+        H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
+    {
+        self.hooks.before_acquire = Some(Box::new(hook));
+        self
+    }
+
+    /// Runs on each connection that is given back and clean, within
+    /// `reset_timeout`. An error closes it.
+    pub fn after_release<H>(mut self, hook: H) -> Self
+    where
+        H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
+    {
+        self.hooks.after_release = Some(Box::new(hook));
+        self
+    }
+
+    /// Runs on each connection that the pool is about to close, within the
+    /// second that a goodbye may take. It cannot be refused. Not called for one
+    /// that is dropped with its runtime, or detached.
+    pub fn before_close<H>(mut self, hook: H) -> Self
+    where
+        H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
+    {
+        self.hooks.before_close = Some(Box::new(hook));
+        self
+    }
+
+    /// Is told of each connection that is held for longer than `leak_after`,
+    /// and of its return. Called by whoever keeps the pool's time, so it must
+    /// not block; a panic in it is dropped.
+    pub fn on_leak(mut self, listener: impl Fn(&Leak) + Send + Sync + 'static) -> Self {
+        self.hooks.on_leak = Some(Box::new(listener));
+        self
+    }
+}
+
+impl<D: Driver> fmt::Debug for Builder<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("driver", &self.driver.name())
+            .field("config", &self.config)
+            .field("hooks", &self.hooks)
+            .finish_non_exhaustive()
     }
 }
 
 /// A connection that has answered, within one `connect_timeout`.
-async fn first<D: Driver>(shared: &Arc<Shared<D>>) -> Result<D::Connection> {
-    let limit = shared.settings.connect_timeout;
+async fn first<D: Driver>(shared: &Arc<Shared<D>>) -> Result<Newborn<D::Connection>> {
+    let limit = shared.rules(|rules| rules.connect_timeout);
     let work = async {
-        let mut conn = shared.connect().await?;
-        shared.driver.ping(&mut conn).await?;
-        Ok(conn)
+        let mut newborn = shared.connect().await?;
+        shared.driver.ping(&mut newborn.conn).await?;
+        Ok(newborn)
     };
     shared.attempt(Phase::Connecting, limit, work).await
 }

@@ -15,6 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInfo, Value};
 
 use super::entry::{Entry, Held, is_death};
+use super::info::ConnectionInfo;
 use super::shared::Shared;
 use super::transaction::{Depth, savepoint};
 
@@ -167,6 +168,44 @@ impl<D: Driver> PooledConnection<D> {
             entry.note(error);
         }
         result
+    }
+
+    /// The connection's facts.
+    pub fn info(&self) -> ConnectionInfo {
+        let Held { index, entry } = self.held.as_ref().expect("held until dropped");
+        let Shared { runtime, shelf, .. } = &*self.shared;
+        let note = shelf.note(index);
+        let lent = shelf.at(note.lent_at()).unwrap_or(entry.idle_since);
+        ConnectionInfo::of(entry, note, runtime.now(), lent)
+    }
+
+    /// Attaches a value of the application's to the connection, for as long as
+    /// that lives; returns the one of this type that it replaces.
+    pub fn attach<T: Send + Sync + 'static>(&mut self, value: T) -> Option<T> {
+        if let Some(old) = self.attached_mut::<T>() {
+            return Some(std::mem::replace(old, value));
+        }
+        self.entry_mut().attached.push(Box::new(value));
+        None
+    }
+
+    /// The value of this type that is attached to the connection.
+    pub fn attached<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.entry().attached.iter().find_map(|value| value.downcast_ref())
+    }
+
+    /// The value of this type that is attached to the connection.
+    pub fn attached_mut<T: Send + Sync + 'static>(&mut self) -> Option<&mut T> {
+        self.entry_mut().attached.iter_mut().find_map(|value| value.downcast_mut())
+    }
+
+    /// Takes the connection out of the pool for good, as it is: the pool may
+    /// open another in its place, and does not close this one.
+    pub fn detach(mut self) -> D::Connection {
+        let Held { index, entry } = self.held.take().expect("held until dropped");
+        let Entry { conn, .. } = *entry;
+        self.shared.turn(|state, turn| state.detached(turn, index));
+        conn
     }
 
     /// Closes the connection instead of giving it back.

@@ -15,6 +15,13 @@ use super::transaction::Depth;
 use super::turn::{Job, Turn};
 use crate::retry::fraction;
 
+/// A connection that has just been opened, and its number.
+#[derive(Debug)]
+pub(super) struct Newborn<C> {
+    pub(super) conn: C,
+    pub(super) id: u64,
+}
+
 impl<C> State<C> {
     /// Takes a slot for a connection to be opened.
     pub(super) fn reserve(&mut self, turn: &mut Turn<'_, C>) -> Option<Index> {
@@ -33,11 +40,24 @@ impl<C> State<C> {
     }
 
     /// A connect has succeeded.
-    pub(super) fn opened(&mut self, turn: &mut Turn<'_, C>, index: Index, conn: C) {
+    pub(super) fn opened(&mut self, turn: &mut Turn<'_, C>, index: Index, newborn: Newborn<C>) {
         self.opening -= 1;
         self.outage.over();
         self.failed_check = None;
-        self.births += 1;
+        let held = self.install(turn, index, newborn);
+        let expires = held.entry.expires;
+        self.put(turn, held);
+        self.watch(turn, expires);
+        self.watch_loans(turn);
+    }
+
+    /// A connection takes its slot.
+    pub(super) fn install(
+        &mut self,
+        turn: &mut Turn<'_, C>,
+        index: Index,
+        Newborn { conn, id }: Newborn<C>,
+    ) -> Held<C> {
         self.tally.created += 1;
         // Between 80 and 100 % of the limit, so that connections born together
         // do not die together.
@@ -46,12 +66,13 @@ impl<C> State<C> {
             .max_lifetime
             .and_then(|limit| turn.now.checked_add(limit - fraction(limit / 5, turn.random)));
         let note = turn.shelf.note(&index);
-        note.set_expiry(expires.map(|at| turn.shelf.nanos(at)));
+        note.begin(id, expires.map(|at| turn.shelf.nanos(at)), self.rules.max_uses);
         note.set(Phase::Idle);
         let entry = Box::new(Entry {
             conn,
-            id: self.births,
+            id,
             born: turn.now,
+            lent_before: note.lent(),
             expires,
             idle_since: turn.now,
             checked_at: None,
@@ -61,15 +82,15 @@ impl<C> State<C> {
             fate: Fate::Reusable,
             dead: false,
             depth: Depth::default(),
+            attached: Vec::new(),
         });
-        self.put(turn, Held { index, entry });
-        self.watch(turn, expires);
+        Held { index, entry }
     }
 
     /// A connect has failed.
     pub(super) fn open_failed(&mut self, turn: &mut Turn<'_, C>, index: Index, error: Error) {
         self.open_ended(turn, index, &error);
-        if error.is_permanent() && !self.waiters.is_empty() {
+        if error.is_permanent() && !self.waiters.is_empty() && !self.paused {
             // The caller it was for is told; if nothing is left, settle tells all.
             self.fail_first(turn, &error);
         }
@@ -95,7 +116,7 @@ impl<C> State<C> {
     pub(super) fn next_connect(&self, turn: &Turn<'_, C>) -> Option<Instant> {
         let has_room = self.open(turn) + self.opening < self.rules.max_open;
         let wanted = self.waiters.len() > self.coming() || self.lacks_idle(turn);
-        if !has_room || !wanted {
+        if !has_room || !wanted || self.paused {
             return None;
         }
         // Both may hold it; whichever lasts longer.
@@ -103,7 +124,8 @@ impl<C> State<C> {
     }
 
     pub(super) fn may_connect(&self, turn: &Turn<'_, C>) -> bool {
-        self.opening < self.outage.at_once(self.rules.connect_concurrency)
+        !self.paused
+            && self.opening < self.outage.at_once(self.rules.connect_concurrency)
             && self.open(turn) + self.opening < self.rules.max_open
             && self.outage.until(turn.now).is_none()
     }

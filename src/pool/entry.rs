@@ -3,6 +3,7 @@
 //!
 //! Knows no database and decides nothing; the ledger does.
 
+use std::any::Any;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Entry<C> {
     /// Unique in the pool, in order of birth.
     pub(super) id: u64,
     pub(super) born: Instant,
+    /// How often connections of its slot had been lent before it.
+    pub(super) lent_before: u64,
     /// Drawn once at birth.
     pub(super) expires: Option<Instant>,
     /// When it was last given back (coarse clock).
@@ -45,6 +48,8 @@ pub(super) struct Entry<C> {
     pub(super) dead: bool,
     /// How deep it is in transactions begun through the pool.
     pub(super) depth: Depth,
+    /// What the application has attached to it.
+    pub(super) attached: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl<C> Entry<C> {
@@ -107,6 +112,12 @@ pub(super) struct Note {
     lent_at: AtomicU64,
     /// When its connection expires, likewise; `u64::MAX` for never.
     expires: AtomicU64,
+    /// The number of its connection.
+    id: AtomicU64,
+    /// Its connection is not kept once lent so often, counted as in `word`.
+    good_for: AtomicU64,
+    /// The loan that was reported as a leak, counted likewise.
+    reported: AtomicU64,
     /// Its successor has been asked for. Written under the lock.
     renewed: AtomicBool,
     place: StaticRef<Location<'static>>,
@@ -123,6 +134,9 @@ impl Default for Note {
             word: AtomicU64::new(Phase::Vacant as u64),
             lent_at: AtomicU64::new(0),
             expires: AtomicU64::new(u64::MAX),
+            id: AtomicU64::new(0),
+            good_for: AtomicU64::new(u64::MAX),
+            reported: AtomicU64::new(0),
             renewed: AtomicBool::new(false),
             place: StaticRef::none(),
             labelled: AtomicBool::new(false),
@@ -134,7 +148,8 @@ impl Default for Note {
 impl Note {
     /// Phase, and how often connections of this slot have been lent.
     pub(super) fn read(&self) -> (Phase, u64) {
-        let word = self.word.load(Ordering::Relaxed);
+        // Acquire: who sees a loan sees when it began.
+        let word = self.word.load(Ordering::Acquire);
         (Phase::ALL[(word & PHASE_MASK) as usize], word >> PHASE_BITS)
     }
 
@@ -158,13 +173,50 @@ impl Note {
             *self.label.lock() = to.label;
             self.labelled.store(to.label.is_some(), Ordering::Relaxed);
         }
-        let lent = (self.word.load(Ordering::Relaxed) >> PHASE_BITS) + 1;
-        self.word.store((lent << PHASE_BITS) | Phase::InUse as u64, Ordering::Relaxed);
+        let lent = self.lent() + 1;
+        self.word.store((lent << PHASE_BITS) | Phase::InUse as u64, Ordering::Release);
     }
 
-    pub(super) fn set_expiry(&self, at: Option<u64>) {
-        self.expires.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// How often connections of this slot have been lent.
+    #[inline]
+    pub(super) fn lent(&self) -> u64 {
+        self.word.load(Ordering::Relaxed) >> PHASE_BITS
+    }
+
+    /// Notes that a connection of this number is born, which expires then and
+    /// may be lent so often.
+    pub(super) fn begin(&self, id: u64, expires: Option<u64>, max_uses: Option<u64>) {
+        self.id.store(id, Ordering::Relaxed);
+        self.expires.store(expires.unwrap_or(u64::MAX), Ordering::Relaxed);
+        let good_for = max_uses.map_or(u64::MAX, |uses| self.lent().saturating_add(uses));
+        self.good_for.store(good_for, Ordering::Relaxed);
         self.renewed.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the connection is not to be lent again. Under the lock.
+    pub(super) fn evict(&self) {
+        self.good_for.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the connection has been lent as often as it may be.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.lent() >= self.good_for.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a loan has been reported as a leak.
+    pub(super) fn report(&self, loan: u64) {
+        self.reported.store(loan, Ordering::Relaxed);
+    }
+
+    /// Whether that loan has been.
+    #[inline]
+    pub(super) fn is_reported(&self, loan: u64) -> bool {
+        self.reported.load(Ordering::Relaxed) == loan
     }
 
     /// Notes that its successor has been asked for.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use millpond_driver::{Error, Fate};
 
+use super::connects::Newborn;
 use super::entry::{Borrower, Held};
-use super::shelf::{Shelf, Take};
+use super::shelf::{Put, Shelf, Take};
 use super::slots::Index;
 use super::state::State;
-use super::turn::{Caller, Effects, Entered, Job, Patience, Turn, Work};
+use super::turn::{Caller, Effects, Entered, Job, Turn, Work};
 use super::waiters::{Answer, Ticket};
 use crate::config::PoolConfig;
 
@@ -62,8 +63,8 @@ impl World {
         let settings = PoolConfig::new().max_open_conns(MAX_OPEN).max_waiters(3);
         let settings = settings.resolve().expect("the settings agree");
         Self {
-            shelf: Shelf::new(now, settings.check_after_idle),
-            state: State::new(settings),
+            shelf: Shelf::new(now, &settings, false),
+            state: State::new(settings, false),
             now,
             waiting: Vec::new(),
             borrowed: Vec::new(),
@@ -89,14 +90,16 @@ impl World {
     /// False: there is nothing to do it to.
     fn take(&mut self, step: Step) -> bool {
         match step {
-            Step::Enter => self.enter(Patience::Endless),
-            Step::Try => self.enter(Patience::None),
+            Step::Enter => self.enter(Duration::MAX),
+            Step::Try => self.enter(Duration::ZERO),
             Step::LeaveFirst if !self.waiting.is_empty() => self.leave(0),
             Step::LeaveLast if self.waiting.len() > 1 => self.leave(self.waiting.len() - 1),
             Step::Release if !self.borrowed.is_empty() => {
                 let held = self.borrowed.remove(0);
-                if let Err(held) = self.shelf.put(held, self.now) {
-                    self.turn(|state, turn| state.put(turn, held));
+                match self.shelf.put(held, self.now) {
+                    Put::Idle => {}
+                    Put::Evicted => self.turn(State::sweep),
+                    Put::Refused(held) => self.turn(|state, turn| state.put(turn, held)),
                 }
             }
             Step::Discard if !self.borrowed.is_empty() => {
@@ -114,7 +117,7 @@ impl World {
         true
     }
 
-    fn enter(&mut self, patience: Patience) {
+    fn enter(&mut self, patience: Duration) {
         let borrower = Borrower { place: Location::caller(), label: None };
         let stale = match self.shelf.take(|| self.now, borrower) {
             Take::Fresh(held) => return self.borrowed.push(held),
@@ -122,7 +125,7 @@ impl World {
             Take::Nothing => None,
         };
         let waker = &mut None;
-        let caller = Caller { borrower, patience, waker };
+        let caller = Caller { borrower, patience: Some(patience), waker };
         match self.turn(|state, turn| state.enter(turn, caller, stale)) {
             Entered::Served(held) => self.borrowed.push(held),
             Entered::Queued(ticket) | Entered::QueuedAndStarting(ticket) => {
@@ -155,16 +158,16 @@ impl World {
     fn finish(&mut self, job: Job<u64>, well: bool) {
         match job {
             Job::Connect(index) if well => {
-                self.turn(|state, turn| state.opened(turn, index, 7));
+                self.turn(|state, turn| state.opened(turn, index, Newborn { conn: 7, id: 1 }));
             }
             Job::Connect(index) => {
                 self.turn(|state, turn| {
                     state.open_failed(turn, index, Error::connect("refused"));
                 });
             }
-            Job::Check(held) => self.turn(|state, turn| {
+            Job::Check(held, how) => self.turn(|state, turn| {
                 state.done(Work::Checking);
-                if well { state.put(turn, held) } else { state.bury(turn, held) }
+                if well { state.checked(turn, held, how) } else { state.bury(turn, held) }
             }),
             Job::Close(Held { index, .. }) => self.vacate(index),
             Job::Keep(_) => unreachable!("not kept"),

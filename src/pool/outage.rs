@@ -25,6 +25,8 @@ pub(super) struct Outage {
     /// No attempt before this.
     until: Option<Instant>,
     last: Option<Error>,
+    /// New connections in a row that the application did not want lent.
+    refusals: u32,
 }
 
 impl Outage {
@@ -43,7 +45,20 @@ impl Outage {
 
     /// A connect has succeeded.
     pub(super) fn over(&mut self) {
-        *self = Self::default();
+        *self = Self { refusals: self.refusals, ..Self::default() };
+    }
+
+    /// The application does not want a new connection lent: as if it had not
+    /// been opened, or one after the other would be.
+    pub(super) fn refused(&mut self, error: Error, now: Instant, random: u64) {
+        self.failures = self.failures.max(self.refusals);
+        self.refusals = self.refusals.saturating_add(1);
+        self.failed(error, now, random);
+    }
+
+    /// It lets one be lent.
+    pub(super) fn admitted(&mut self) {
+        self.refusals = 0;
     }
 
     /// Connects that have failed in a row.

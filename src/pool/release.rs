@@ -11,8 +11,11 @@ use std::time::Instant;
 use millpond_driver::{Driver, Fate, Reset, Session};
 
 use super::entry::Held;
+use super::leaks::Leak;
 use super::shared::Shared;
-use super::tasks::Cleaning;
+use super::shelf::Put;
+use super::state::State;
+use super::tasks::{Cleaning, Then};
 
 /// What the pool knows of a connection that comes back.
 #[derive(Debug, Clone, Copy)]
@@ -77,14 +80,20 @@ impl<D: Driver> Shared<D> {
             dead: held.entry.dead,
             in_flight: held.entry.in_flight,
             panicking: std::thread::panicking(),
-            reset: self.settings.reset,
+            reset: self.live.reset(),
         });
         let now = self.runtime.coarse_now();
-        if verdict == Verdict::Keep && self.keeps_idle() && !held.entry.is_expired(now) {
+        let note = self.shelf.note(&held.index);
+        if note.is_reported(note.lent()) {
+            self.came_back(&held, now);
+        }
+        let unhindered = self.live.keeps_idle() && self.hooks.after_release.is_none();
+        if verdict == Verdict::Keep && unhindered && !held.entry.is_expired(now) {
             held.entry.refresh();
             match self.shelf.put(held, now) {
-                Ok(()) => return,
-                Err(awaited) => held = awaited,
+                Put::Idle => return,
+                Put::Evicted => return self.turn(State::sweep),
+                Put::Refused(refused) => held = refused,
             }
         }
         self.part_with(held, verdict, now);
@@ -93,28 +102,36 @@ impl<D: Driver> Shared<D> {
     #[cold]
     fn part_with(self: &Arc<Self>, mut held: Held<D::Connection>, verdict: Verdict, now: Instant) {
         match verdict {
+            Verdict::Keep if self.hooks.after_release.is_some() => {
+                self.wash(held, false, Then::Keep);
+            }
             Verdict::Keep => {
                 held.entry.refresh();
                 self.hurried_turn(now, |state, turn| state.put(turn, held));
             }
-            Verdict::Clean { cancel, reset } => self.wash(held, cancel, Some(reset)),
-            Verdict::Close { cancel: true, .. } => self.wash(held, true, None),
+            Verdict::Clean { cancel, reset } => self.wash(held, cancel, Then::Reset(reset)),
+            Verdict::Close { cancel: true, .. } => self.wash(held, true, Then::Close),
             Verdict::Close { dead: true, .. } => self.turn(|state, turn| state.bury(turn, held)),
             Verdict::Close { .. } => self.turn(|state, turn| state.retire(turn, held)),
         }
     }
 
-    fn wash(self: &Arc<Self>, held: Held<D::Connection>, cancel: bool, reset: Option<Reset>) {
+    fn wash(self: &Arc<Self>, held: Held<D::Connection>, cancel: bool, then: Then) {
         let ask = || self.driver.cancel(&held.entry.conn);
         let cancel = if cancel { catch_unwind(AssertUnwindSafe(ask)).ok().flatten() } else { None };
-        let how = Cleaning { cancel, reset };
+        let how = Cleaning { cancel, then };
         let quick = how.is_quick();
         self.turn(|state, turn| state.soil(turn, &held.index, quick));
         self.start_cleaning(held, how);
     }
 
-    fn keeps_idle(&self) -> bool {
-        self.settings.max_idle > 0
+    /// A loan that was reported as a leak has ended.
+    #[cold]
+    fn came_back(&self, held: &Held<D::Connection>, now: Instant) {
+        let note = self.shelf.note(&held.index);
+        if let Some(holder) = note.holder(self.shelf.nanos(now)) {
+            self.tell_of(&Leak { connection: held.entry.id, holder, returned: true });
+        }
     }
 }
 

@@ -13,21 +13,24 @@ use std::time::{Duration, Instant};
 use event_listener::Event;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use millpond_driver::{Driver, Error, Phase, Result, Runtime};
+use millpond_driver::{Driver, Error, Phase, Reset, Result, Runtime};
 
 use super::entry::Held;
+use super::hooks::Hooks;
+use super::leaks::Leak;
 use super::shelf::Shelf;
 use super::state::State;
 use super::turn::{Effects, Turn};
 use super::waiters::{Answer, Ticket};
 use crate::config::Settings;
 use crate::metrics::Histogram;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 pub(super) struct Shared<D: Driver> {
     pub(super) driver: D,
     pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) settings: Settings,
+    pub(super) hooks: Hooks<D>,
+    pub(super) live: Live,
     pub(super) shelf: Shelf<D::Connection>,
     /// What is measured, if anything is.
     pub(super) meters: Option<Meters>,
@@ -38,6 +41,52 @@ pub(super) struct Shared<D: Driver> {
     ebbed: Event,
     /// Handles of the application. The last one closes the pool.
     handles: AtomicUsize,
+    /// Connections opened so far, by which they are numbered.
+    births: AtomicU64,
+}
+
+/// Settings that are read without the lock.
+#[derive(Debug)]
+pub(super) struct Live {
+    min_idle: AtomicUsize,
+    keeps_idle: AtomicBool,
+    resets_sessions: AtomicBool,
+}
+
+impl Live {
+    fn new(rules: &Settings) -> Self {
+        let live = Self {
+            min_idle: AtomicUsize::new(0),
+            keeps_idle: AtomicBool::new(false),
+            resets_sessions: AtomicBool::new(false),
+        };
+        live.set(rules);
+        live
+    }
+
+    pub(super) fn set(&self, rules: &Settings) {
+        self.min_idle.store(rules.min_idle, Ordering::Relaxed);
+        self.keeps_idle.store(rules.max_idle > 0, Ordering::Relaxed);
+        self.resets_sessions.store(rules.reset == Reset::Session, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn min_idle(&self) -> usize {
+        self.min_idle.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn keeps_idle(&self) -> bool {
+        self.keeps_idle.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn reset(&self) -> Reset {
+        match self.resets_sessions.load(Ordering::Relaxed) {
+            true => Reset::Session,
+            false => Reset::Boundary,
+        }
+    }
 }
 
 /// What a pool measures.
@@ -51,23 +100,37 @@ pub(super) struct Meters {
 
 impl<D: Driver> Shared<D> {
     /// The state behind one handle.
-    pub(super) fn new(driver: D, runtime: Arc<dyn Runtime>, settings: Settings) -> Self {
-        let shelf = Shelf::new(runtime.now(), settings.check_after_idle);
-        let state = Mutex::new(State::new(settings.clone()));
+    pub(super) fn new(
+        driver: D,
+        runtime: Arc<dyn Runtime>,
+        settings: Settings,
+        hooks: Hooks<D>,
+    ) -> Self {
+        let gated = hooks.before_acquire.is_some();
+        let shelf = Shelf::new(runtime.now(), &settings, gated);
+        let live = Live::new(&settings);
         let meters = settings
             .metrics_enabled
             .then(|| Meters { waits: Histogram::new(), connects: Histogram::new() });
+        let state = Mutex::new(State::new(settings, gated));
         Self {
             driver,
             runtime,
-            settings,
+            hooks,
+            live,
             shelf,
             meters,
             state,
             closing: Event::new(),
             ebbed: Event::new(),
             handles: AtomicUsize::new(1),
+            births: AtomicU64::new(0),
         }
+    }
+
+    /// The number of a connection that has just been opened.
+    pub(super) fn next_id(&self) -> u64 {
+        self.births.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Lets the state decide, then carries out what it decided.
@@ -109,6 +172,9 @@ impl<D: Driver> Shared<D> {
         if fx.ebbed {
             self.ebbed.notify(usize::MAX);
         }
+        for leak in &fx.leaks {
+            self.tell_of(leak);
+        }
         if fx.unkept {
             self.turn(State::settle);
         }
@@ -127,6 +193,25 @@ impl<D: Driver> Shared<D> {
     /// Looks at the state without changing it.
     pub(super) fn read<R>(&self, look: impl FnOnce(&State<D::Connection>) -> R) -> R {
         look(&self.state.lock())
+    }
+
+    /// The settings in force.
+    pub(super) fn rules<R>(&self, look: impl FnOnce(&Settings) -> R) -> R {
+        self.read(|state| look(&state.rules))
+    }
+
+    /// Tells the application of a connection held for too long.
+    pub(super) fn tell_of(&self, leak: &Leak) {
+        if let Some(listener) = &self.hooks.on_leak {
+            // Its panic is its own affair.
+            let _ = catch_unwind(AssertUnwindSafe(|| listener(leak)));
+        }
+    }
+
+    /// Another handle, unless the last one is gone. Whether there is one.
+    pub(super) fn revive_handle(&self) -> bool {
+        let more = |handles: usize| (handles > 0).then(|| handles + 1);
+        self.handles.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
     }
 
     pub(super) fn add_handle(&self) {
@@ -185,7 +270,9 @@ impl<D: Driver> Shared<D> {
         let stop = select(self.runtime.sleep_until(deadline), closing);
         match select(work, stop).await {
             Either::Left((Ok(result), _)) => result,
-            Either::Left((Err(panic), _)) => Err(Error::panicked(panic_message(&*panic))),
+            Either::Left((Err(panic), _)) => {
+                Err(Error::panicked(format!("the driver panicked: {}", panic_message(&*panic))))
+            }
             Either::Right((Either::Left(_), _)) => {
                 Err(Error::timeout(phase, format!("no answer from the database within {limit:?}")))
             }
@@ -209,10 +296,8 @@ impl<D: Driver> fmt::Debug for Shared<D> {
 }
 
 /// What a panic said, if it said anything in words.
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let words = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the driver panicked: {}", words.unwrap_or("no message"))
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let words = panic.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    words.unwrap_or("no message")
 }

@@ -201,7 +201,9 @@ impl<T, N> Slots<T, N> {
                 head,
                 with,
                 // Release: publishes the content and note to whoever takes it.
-                Ordering::Release,
+                // Acquire: whoever lowered the flag before wrote notes that we
+                // are to see now.
+                Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return Ok(()),

@@ -17,7 +17,7 @@ use crate::metrics::Timings;
 /// The pool at one moment.
 ///
 /// `open = in_use + idle + checking + cleaning + closing`;
-/// `open + opening ≤ max_open`; `created − closed = open`;
+/// `open + opening ≤ max_open`, but for those above a limit that was lowered; `created − closed = open`;
 /// `acquired − released = in_use`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,9 +40,9 @@ pub struct Snapshot {
     pub opening: usize,
     /// Callers in the queue.
     pub waiting: usize,
-    /// Connections opened since the pool's start.
+    /// Connections opened or added since the pool's start.
     pub created: u64,
-    /// Connections closed since then.
+    /// Connections closed or detached since then.
     pub closed: u64,
     /// Connects that have failed since then.
     pub connects_failed: u64,
@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub released: u64,
     /// Callers that ran out of time since then.
     pub timeouts: u64,
+    /// Loans reported as leaks since then.
+    pub leaks: u64,
     /// Callers turned away because too many waited, since then.
     pub overloads: u64,
     /// How long callers waited for a connection, of those that had to and were
@@ -59,6 +61,8 @@ pub struct Snapshot {
     pub waits: Option<Timings>,
     /// How long connects took that succeeded. `None`: `metrics_enabled` is off.
     pub connects: Option<Timings>,
+    /// Whether the pool is paused.
+    pub is_paused: bool,
     /// Whether the pool has been closed.
     pub is_closed: bool,
 }
@@ -84,9 +88,11 @@ impl Snapshot {
             acquired: 0,
             released: 0,
             timeouts: tally.timeouts,
+            leaks: tally.leaks,
             overloads: tally.overloads,
             waits: None,
             connects: None,
+            is_paused: state.paused && !state.is_closed(),
             is_closed: state.is_closed(),
         };
         for note in shelf.slots.notes() {
@@ -122,7 +128,9 @@ pub(super) fn report<C>(
     let snapshot = Snapshot::take(state, shelf);
     let failures = state.outage.failures();
     let may_grow = snapshot.open < state.rules.max_open;
-    let phase = if snapshot.opening > 0 || (failures > 0 && may_grow) {
+    let phase = if snapshot.is_paused {
+        TimeoutPhase::Paused
+    } else if snapshot.opening > 0 || (failures > 0 && may_grow) {
         TimeoutPhase::Connecting
     } else if snapshot.checking > 0 {
         TimeoutPhase::Checking
@@ -166,6 +174,9 @@ impl fmt::Display for Snapshot {
             }
         }
         write!(f, "; {} waiting", self.waiting)?;
+        if self.is_paused {
+            f.write_str("; paused")?;
+        }
         if self.is_closed { f.write_str("; closed") } else { Ok(()) }
     }
 }

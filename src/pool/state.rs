@@ -12,13 +12,13 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use millpond_driver::Error;
+use millpond_driver::{Error, Fate};
 
 use super::entry::{Held, Phase};
 use super::keepers::{Duty, Keepers};
 use super::outage::Outage;
 use super::slots::Index;
-use super::turn::{Caller, Entered, Job, Look, Patience, Turn, Work};
+use super::turn::{Caller, Check, Entered, Job, Look, Turn, Work};
 use super::waiters::{Answer, Ticket, Waiters};
 use crate::config::Settings;
 
@@ -36,18 +36,26 @@ pub(super) struct State<C> {
     pub(super) vacant: Vec<Index>,
     pub(super) opening: usize,
     pub(super) checking: usize,
+    pub(super) closing: usize,
     /// Connections whose cleaning is one round trip.
     pub(super) rinsing: usize,
     /// Until then those are as good as free.
-    rinse_by: Option<Instant>,
+    pub(super) rinse_by: Option<Instant>,
     pub(super) outage: Outage,
     /// What the last check met that failed, until a connection is opened.
     pub(super) failed_check: Option<Error>,
-    closed: bool,
-    keepers: Keepers,
+    /// None is lent without a word of the application.
+    pub(super) gated: bool,
+    pub(super) paused: bool,
+    pub(super) closed: bool,
+    /// How many there may be while those above a lowered limit go.
+    #[cfg(all(debug_assertions, not(millpond_loom)))]
+    pub(super) ceiling: usize,
+    pub(super) keepers: Keepers,
     /// When the idle connections are to be looked through.
     pub(super) maintain_at: Option<Instant>,
-    pub(super) births: u64,
+    /// When the loans are to be looked through.
+    pub(super) leaks_at: Option<Instant>,
     pub(super) tally: Tally,
 }
 
@@ -59,24 +67,31 @@ pub(super) struct Tally {
     pub(super) connects_failed: u64,
     pub(super) timeouts: u64,
     pub(super) overloads: u64,
+    pub(super) leaks: u64,
 }
 
 impl<C> State<C> {
-    pub(super) fn new(rules: Settings) -> Self {
+    /// `gated`: none is lent without a word of the application.
+    pub(super) fn new(rules: Settings, gated: bool) -> Self {
         Self {
+            #[cfg(all(debug_assertions, not(millpond_loom)))]
+            ceiling: rules.max_open,
             rules,
             waiters: Waiters::new(),
             vacant: Vec::new(),
             opening: 0,
             checking: 0,
+            closing: 0,
             rinsing: 0,
             rinse_by: None,
             outage: Outage::default(),
             failed_check: None,
+            gated,
+            paused: false,
             closed: false,
             keepers: Keepers::default(),
             maintain_at: None,
-            births: 0,
+            leaks_at: None,
             tally: Tally::default(),
         }
     }
@@ -95,18 +110,19 @@ impl<C> State<C> {
         caller: Caller<'_>,
         stale: Option<Held<C>>,
     ) -> Entered<C> {
-        turn.shelf.slots.raise();
+        turn.shelf.raise();
         if let Some(held) = stale {
-            turn.shelf.put_locked(held);
+            turn.shelf.put_back_locked(held);
         }
         if self.closed {
             self.settle(turn);
             return Entered::Refused(Error::closed());
         }
-        let deadline = match caller.patience {
-            Patience::Until(deadline) => Some(deadline),
-            Patience::None | Patience::Endless => None,
+        let patience = match caller.patience {
+            Some(limit) => limit,
+            None => self.rules.acquire_timeout,
         };
+        let deadline = turn.now.checked_add(patience).filter(|_| !patience.is_zero());
         let ticket = self.waiters.join(caller.borrower, deadline);
         self.settle(turn);
         if self.waiters.is_answered(&ticket) {
@@ -116,7 +132,7 @@ impl<C> State<C> {
                 Answer::Pending | Answer::Expired => unreachable!("settle grants or fails"),
             };
         }
-        let turned_away = if caller.patience == Patience::None {
+        let turned_away = if patience.is_zero() {
             Entered::NotNow
         } else if self.waiters.len() > self.rules.max_waiters {
             self.tally.overloads += 1;
@@ -192,39 +208,76 @@ impl<C> State<C> {
     /// A clean connection is free: new, cleaned, or given back.
     pub(super) fn put(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>) {
         turn.shelf.rest(&mut held.entry, turn.now);
-        self.offer(turn, held);
+        self.offer(turn, held, false);
     }
 
     /// A connection has passed its check.
-    pub(super) fn checked(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>) {
-        held.entry.era = turn.shelf.era();
-        held.entry.checked_at = Some(turn.now);
-        turn.shelf.prove(&mut held.entry, turn.now);
+    pub(super) fn checked(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>, how: Check) {
+        if how.ping {
+            held.entry.era = turn.shelf.era();
+            held.entry.checked_at = Some(turn.now);
+            turn.shelf.prove(&mut held.entry, turn.now);
+        }
+        if how.admit {
+            self.outage.admitted();
+        }
         self.rewatch(turn, held.entry.idle_since);
-        self.offer(turn, held);
+        self.offer(turn, held, how.admit);
     }
 
     /// A connection that has just answered goes to the oldest caller, or back
     /// among the idle.
-    fn offer(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+    fn offer(&mut self, turn: &mut Turn<'_, C>, held: Held<C>, admitted: bool) {
         let unwanted = self.waiters.is_empty() && self.rules.max_idle == 0;
-        if self.closed || unwanted || held.entry.is_expired(turn.now) {
+        if self.closed || unwanted || self.is_over(turn, &held) || self.excess(turn) > 0 {
             self.retire(turn, held);
             return;
         }
-        if self.waiters.is_empty() || turn.shelf.is_suspect(&held.entry) {
+        if self.waiters.is_empty() || self.paused || turn.shelf.is_suspect(&held.entry) {
             self.shelve(turn, held);
+        } else if self.gated && !admitted {
+            self.start_check(turn, held, Check { ping: false, admit: true });
         } else {
             self.grant(turn, held);
         }
         self.settle(turn);
     }
 
+    /// The application does not want a connection lent. It is closed and the
+    /// next one tried, unless the refusal is permanent: then the caller is told,
+    /// and the connection kept if the refusal says that it is good.
+    pub(super) fn refused(&mut self, turn: &mut Turn<'_, C>, held: Held<C>, refusal: Error) {
+        if refusal.is_permanent() {
+            if !self.waiters.is_empty() && !self.paused {
+                self.fail_first(turn, &refusal);
+            }
+            if refusal.fate() == Fate::Reusable {
+                return self.offer(turn, held, false);
+            }
+        } else if turn.shelf.note(&held.index).lent() == held.entry.lent_before {
+            // One after the other would be opened only to be refused.
+            let error = Error::connect("the hook before_acquire refused a new connection");
+            self.outage.refused(error.with_source(refusal.clone()), turn.now, turn.random);
+        }
+        self.failed_check = Some(refusal);
+        self.retire(turn, held);
+    }
+
+    /// Whether a connection has lived or served for as long as it may.
+    pub(super) fn is_over(&self, turn: &Turn<'_, C>, held: &Held<C>) -> bool {
+        held.entry.is_expired(turn.now) || turn.shelf.note(&held.index).is_spent()
+    }
+
     /// A connection is to be closed. Its slot stays taken until that is done.
     pub(super) fn retire(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+        self.start_close(turn, held);
+        self.settle(turn);
+    }
+
+    pub(super) fn start_close(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+        self.closing += 1;
         turn.shelf.note(&held.index).set(Phase::Closing);
         turn.fx.jobs.push(Job::Close(held));
-        self.settle(turn);
     }
 
     /// A connection has proved dead: it is closed, and all that were idle with
@@ -248,12 +301,13 @@ impl<C> State<C> {
         match work {
             Work::Checking => self.checking -= 1,
             Work::Cleaning { quick } => self.rinsing -= usize::from(quick),
-            Work::Closing => {}
+            Work::Closing => self.closing -= 1,
         }
     }
 
     /// A connection is closed and its slot vacant.
     pub(super) fn vacate(&mut self, turn: &mut Turn<'_, C>, index: Index) {
+        self.closing -= 1;
         self.tally.closed += 1;
         self.free(turn, index);
         self.settle(turn);
@@ -320,8 +374,12 @@ impl<C> State<C> {
         if self.maintain_at.is_some_and(|at| turn.now >= at) {
             self.maintain(turn);
         }
+        if self.leaks_at.is_some_and(|at| turn.now >= at) {
+            self.find_leaks(turn);
+        }
         self.settle(turn);
-        let next = earliest([self.waiters.deadline(), self.next_connect(turn), self.maintain_at]);
+        let upkeep = earliest([self.maintain_at, self.leaks_at]);
+        let next = earliest([self.waiters.deadline(), self.next_connect(turn), upkeep]);
         if next.is_none() && self.waiters.is_empty() {
             (_, *waker) = self.keepers.dismiss(number);
             return None;
@@ -342,147 +400,13 @@ impl<C> State<C> {
         }
         self.closed = true;
         self.maintain_at = None;
-        turn.shelf.slots.raise();
+        self.leaks_at = None;
+        turn.shelf.raise();
         while !self.waiters.is_empty() {
             self.fail_first(turn, &Error::closed());
         }
         self.keepers.plan(None, |waker| turn.fx.wake(Some(waker)));
         self.settle(turn);
-    }
-
-    // Where connections, slots and callers meet.
-
-    /// Serves callers in order with what is idle, has what is stale checked,
-    /// opens what is missing and allowed; opens the fast path when nobody
-    /// waits. Once closed, closes what is idle.
-    pub(super) fn settle(&mut self, turn: &mut Turn<'_, C>) {
-        if self.closed {
-            while let Some(held) = turn.shelf.take_locked() {
-                turn.shelf.note(&held.index).set(Phase::Closing);
-                turn.fx.jobs.push(Job::Close(held));
-            }
-            turn.fx.ebbed = true;
-            self.check(turn);
-            return;
-        }
-        while !self.waiters.is_empty() {
-            let wanted = self.coming() < self.waiters.len();
-            if let Some(held) = turn.shelf.take_locked() {
-                if held.entry.is_expired(turn.now) {
-                    turn.shelf.note(&held.index).set(Phase::Closing);
-                    turn.fx.jobs.push(Job::Close(held));
-                } else if turn.shelf.is_fresh(&held.entry, turn.now) {
-                    self.grant(turn, held);
-                } else if wanted || turn.shelf.is_suspect(&held.entry) {
-                    // Suspects are checked all at once: if they are dead, their
-                    // checks must not add up.
-                    self.start_check(turn, held);
-                } else {
-                    turn.shelf.put_locked(held);
-                    break;
-                }
-            } else if wanted && self.rinsed_by(turn.now).is_none() && self.may_connect(turn) {
-                self.start_connect(turn);
-            } else {
-                break;
-            }
-        }
-        if !self.waiters.is_empty() {
-            if let Some(error) = self.hopeless(turn) {
-                while !self.waiters.is_empty() {
-                    self.fail_first(turn, &error);
-                }
-            }
-        }
-        self.replenish(turn);
-        if self.waiters.is_empty() {
-            turn.shelf.slots.lower();
-        }
-        if let at @ Some(_) = self.next_connect(turn) {
-            if self.keepers.is_empty() {
-                self.hire(turn, at);
-            } else {
-                self.keepers.plan(at, |waker| turn.fx.wake(Some(waker)));
-            }
-        }
-        self.check(turn);
-    }
-
-    /// Hands a connection to the oldest caller. From here on the caller holds
-    /// it, whether its future is polled or not.
-    fn grant(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
-        let borrower = self.waiters.first().expect("somebody waits");
-        turn.shelf.lend(&held, turn.now, borrower);
-        let waker = self.waiters.answer_first(Answer::Granted(held));
-        turn.fx.wake(waker);
-    }
-
-    /// Has a connection checked.
-    pub(super) fn start_check(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
-        self.checking += 1;
-        turn.shelf.note(&held.index).set(Phase::Checking);
-        turn.fx.jobs.push(Job::Check(held));
-    }
-
-    pub(super) fn fail_first(&mut self, turn: &mut Turn<'_, C>, error: &Error) {
-        let waker = self.waiters.answer_first(Answer::Failed(error.clone()));
-        turn.fx.wake(waker);
-    }
-
-    pub(super) fn free(&mut self, turn: &mut Turn<'_, C>, index: Index) {
-        turn.shelf.note(&index).set(Phase::Vacant);
-        self.vacant.push(index);
-    }
-
-    /// Connections that will be free without anybody giving one back.
-    pub(super) fn coming(&self) -> usize {
-        self.opening + self.checking
-    }
-
-    /// When those who wait stop counting on what is being cleaned, if it would
-    /// do for them all.
-    pub(super) fn rinsed_by(&self, now: Instant) -> Option<Instant> {
-        let enough = self.coming() + self.rinsing >= self.waiters.len() && self.rinsing > 0;
-        self.rinse_by.filter(|at| enough && now < *at)
-    }
-
-    /// Connections that exist.
-    pub(super) fn open(&self, turn: &Turn<'_, C>) -> usize {
-        turn.shelf.slots.issued() - self.vacant.len() - self.opening
-    }
-
-    /// The invariants (ARCHITECTURE.md), after every transition in debug
-    /// builds. Phases other than idle and in use change under the lock only,
-    /// so what is counted here is exact.
-    #[cfg(any(not(debug_assertions), millpond_loom))]
-    fn check(&self, _turn: &Turn<'_, C>) {}
-
-    #[cfg(all(debug_assertions, not(millpond_loom)))]
-    fn check(&self, turn: &Turn<'_, C>) {
-        let slots = &turn.shelf.slots;
-        let count = |phase| slots.notes().filter(|note| note.phase() == phase).count();
-        assert!(slots.issued() <= self.rules.max_open, "more slots than max_open_conns");
-        assert_eq!(count(Phase::Vacant), self.vacant.len(), "a slot was lost");
-        assert_eq!(count(Phase::Opening), self.opening, "a connect was lost");
-        assert_eq!(count(Phase::Checking), self.checking, "a check was lost");
-        assert!(count(Phase::Cleaning) >= self.rinsing, "a cleaning was lost");
-        assert_eq!(
-            self.tally.created - self.tally.closed,
-            self.open(turn) as u64,
-            "created − closed = open"
-        );
-        if !self.closed && !self.waiters.is_empty() {
-            assert!(
-                slots.len() == 0 || self.coming() >= self.waiters.len(),
-                "a connection lies idle while somebody waits for it"
-            );
-            assert!(
-                self.coming() >= self.waiters.len()
-                    || self.rinsed_by(turn.now).is_some()
-                    || !self.may_connect(turn),
-                "a caller waits though a connection may be opened"
-            );
-        }
     }
 }
 

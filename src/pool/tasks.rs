@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::select;
-use millpond_driver::{Cancel, ConnectContext, Driver, Error, Phase, Reset, Session};
+use millpond_driver::{Cancel, ConnectContext, Driver, Error, Phase, Reset, Result, Session};
 
+use super::connects::Newborn;
 use super::entry::{Entry, Held, is_death};
+use super::info::ConnectionInfo;
 use super::keeper::Keeper;
 use super::shared::Shared;
 use super::slots::Index;
-use super::turn::{Job, Work};
+use super::turn::{Check, Job, Work};
 
 /// How long a goodbye may take before the connection is simply dropped.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -28,14 +30,21 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) struct Cleaning {
     /// Stops what runs on it.
     pub(super) cancel: Option<Cancel>,
-    /// What to reset; `None`: close it.
-    pub(super) reset: Option<Reset>,
+    pub(super) then: Then,
+}
+
+/// What follows once nothing runs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    Keep,
+    Reset(Reset),
+    Close,
 }
 
 impl Cleaning {
     /// Whether one round trip will do.
     pub(super) fn is_quick(&self) -> bool {
-        self.cancel.is_none() && self.reset.is_some()
+        self.cancel.is_none() && self.then != Then::Close
     }
 }
 
@@ -43,7 +52,7 @@ impl<D: Driver> Shared<D> {
     pub(super) fn start(self: &Arc<Self>, job: Job<D::Connection>) {
         match job {
             Job::Connect(index) => self.spawn(open(Opening::new(self, index))),
-            Job::Check(held) => self.spawn(check(Seat::new(self, held, Work::Checking))),
+            Job::Check(held, how) => self.spawn(check(Seat::new(self, held, Work::Checking), how)),
             Job::Close(held) => self.spawn(close(Seat::new(self, held, Work::Closing))),
             Job::Keep(number) => self.spawn(Keeper::new(Arc::clone(self), number)),
         }
@@ -61,35 +70,53 @@ impl<D: Driver> Shared<D> {
         let _ = catch_unwind(AssertUnwindSafe(|| self.runtime.spawn(task)));
     }
 
-    pub(super) async fn connect(&self) -> millpond_driver::Result<D::Connection> {
-        let limit = self.settings.connect_timeout;
+    pub(super) async fn connect(&self) -> Result<Newborn<D::Connection>> {
+        let limit = self.rules(|rules| rules.connect_timeout);
         let start = self.runtime.now();
         let cx = ConnectContext::new(&self.runtime, self.deadline(limit));
-        let conn = self.attempt(Phase::Connecting, limit, self.driver.connect(&cx)).await?;
+        let work = async {
+            let mut conn = self.driver.connect(&cx).await?;
+            let id = self.next_id();
+            let hook = self.hooks.after_connect.as_ref();
+            if let Err(refusal) = self.call(hook, &mut conn, ConnectionInfo::newborn(id)).await {
+                self.driver.close(conn).await;
+                return Err(refusal);
+            }
+            Ok(Newborn { conn, id })
+        };
+        let newborn = self.attempt(Phase::Connecting, limit, work).await?;
         if let Some(meters) = &self.meters {
             meters.connects.record(self.runtime.now().saturating_duration_since(start));
         }
-        Ok(conn)
+        Ok(newborn)
     }
 }
 
 async fn open<D: Driver>(seat: Opening<D>) {
     match seat.shared.connect().await {
-        Ok(conn) => seat.opened(conn),
+        Ok(newborn) => seat.opened(newborn),
         Err(error) => seat.failed(error),
     }
 }
 
-async fn check<D: Driver>(mut seat: Seat<D>) {
+async fn check<D: Driver>(mut seat: Seat<D>, how: Check) {
     let shared = Arc::clone(&seat.shared);
-    let limit = shared.settings.check_timeout;
-    let ping = shared.driver.ping(seat.conn());
-    let checked = shared.attempt(Phase::Checking, limit, ping).await;
+    let limit = shared.rules(|rules| rules.check_timeout);
+    let info = seat.info();
+    let work = async {
+        if how.ping {
+            shared.driver.ping(seat.conn()).await?;
+        }
+        let hook = shared.hooks.before_acquire.as_ref().filter(|_| how.admit);
+        Ok(shared.call(hook, seat.conn(), info).await)
+    };
+    let checked = shared.attempt(Phase::Checking, limit, work).await;
     let (held, work) = seat.leave();
     shared.turn(|state, turn| {
         state.done(work);
         match checked {
-            Ok(()) => state.checked(turn, held),
+            Ok(Ok(())) => state.checked(turn, held, how),
+            Ok(Err(refusal)) => state.refused(turn, held, refusal),
             Err(error) => {
                 state.failed_check = Some(error);
                 state.bury(turn, held);
@@ -100,7 +127,8 @@ async fn check<D: Driver>(mut seat: Seat<D>) {
 
 async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
     let shared = Arc::clone(&seat.shared);
-    let limit = shared.settings.reset_timeout;
+    let limit = shared.rules(|rules| rules.reset_timeout);
+    let info = seat.info();
     if let Some(cancel) = how.cancel {
         // A pool that closes leaves nothing running either. Undelivered or too
         // late: the reset waits for the statement itself.
@@ -108,10 +136,18 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
         select(cancelled, shared.runtime.sleep_until(shared.deadline(limit))).await;
     }
     let work = async {
-        match how.reset {
-            Some(to) => shared.driver.reset(seat.conn(), to).await.map(|()| true),
-            None => Ok(false),
+        match how.then {
+            Then::Keep => {}
+            Then::Reset(to) => {
+                shared.driver.reset(seat.conn(), to).await?;
+                // It was cleared with all other settings of the session.
+                let hook = shared.hooks.after_connect.as_ref().filter(|_| to == Reset::Session);
+                shared.call(hook, seat.conn(), info).await?;
+            }
+            Then::Close => return Ok(false),
         }
+        shared.call(shared.hooks.after_release.as_ref(), seat.conn(), info).await?;
+        Ok(true)
     };
     let cleaned = shared.attempt(Phase::Statement, limit, work).await;
     let clean = matches!(cleaned, Ok(true)) && proved(shared.session(seat.conn()));
@@ -121,8 +157,10 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
         state.done(work);
         if clean {
             held.entry.refresh();
-            // The reset has been answered.
-            held.entry.era = turn.shelf.era();
+            if how.then != Then::Keep {
+                // The reset has been answered.
+                held.entry.era = turn.shelf.era();
+            }
             state.put(turn, held);
         } else if dead {
             state.bury(turn, held);
@@ -134,9 +172,15 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
 
 async fn close<D: Driver>(seat: Seat<D>) {
     let shared = Arc::clone(&seat.shared);
-    let (conn, seat) = seat.part();
+    let info = seat.info();
+    let (mut conn, seat) = seat.part();
     {
-        let goodbye = pin!(AssertUnwindSafe(shared.driver.close(conn)).catch_unwind());
+        let goodbye = async {
+            // Whatever it says, the connection goes.
+            let _ = shared.call(shared.hooks.before_close.as_ref(), &mut conn, info).await;
+            shared.driver.close(conn).await;
+        };
+        let goodbye = pin!(AssertUnwindSafe(goodbye).catch_unwind());
         let limit = shared.runtime.sleep_until(shared.deadline(GOODBYE));
         select(goodbye, limit).await;
     }
@@ -162,9 +206,9 @@ impl<D: Driver> Opening<D> {
         Self { shared: Arc::clone(shared), index: Some(index) }
     }
 
-    pub(super) fn opened(mut self, conn: D::Connection) {
+    pub(super) fn opened(mut self, newborn: Newborn<D::Connection>) {
         let index = self.index.take().expect("taken once");
-        self.shared.turn(|state, turn| state.opened(turn, index, conn));
+        self.shared.turn(|state, turn| state.opened(turn, index, newborn));
     }
 
     pub(super) fn failed(mut self, error: Error) {
@@ -183,22 +227,29 @@ impl<D: Driver> Drop for Opening<D> {
 
 /// A connection that the pool works on.
 #[derive(Debug)]
-struct Seat<D: Driver> {
+pub(super) struct Seat<D: Driver> {
     shared: Arc<Shared<D>>,
     held: Option<Held<D::Connection>>,
     work: Work,
 }
 
 impl<D: Driver> Seat<D> {
-    fn new(shared: &Arc<Shared<D>>, held: Held<D::Connection>, work: Work) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<D>>, held: Held<D::Connection>, work: Work) -> Self {
         Self { shared: Arc::clone(shared), held: Some(held), work }
     }
 
-    fn conn(&mut self) -> &mut D::Connection {
+    pub(super) fn info(&self) -> ConnectionInfo {
+        let Held { index, entry } = self.held.as_ref().expect("held until the seat is left");
+        let now = self.shared.runtime.now();
+        let until = if matches!(self.work, Work::Cleaning { .. }) { entry.idle_since } else { now };
+        ConnectionInfo::of(entry, self.shared.shelf.note(index), now, until)
+    }
+
+    pub(super) fn conn(&mut self) -> &mut D::Connection {
         &mut self.held.as_mut().expect("held until the seat is left").entry.conn
     }
 
-    fn leave(mut self) -> (Held<D::Connection>, Work) {
+    pub(super) fn leave(mut self) -> (Held<D::Connection>, Work) {
         (self.held.take().expect("left once"), self.work)
     }
 

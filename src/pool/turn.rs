@@ -5,11 +5,12 @@
 //! nothing and carries nothing out; knows neither driver nor runtime.
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millpond_driver::Error;
 
 use super::entry::{Borrower, Held};
+use super::leaks::Leak;
 use super::shelf::Shelf;
 use super::slots::Index;
 use super::waiters::Ticket;
@@ -37,6 +38,8 @@ pub(super) struct Effects<C> {
     pub(super) ebbed: bool,
     /// A full turn is wanted, to hire a keeper.
     pub(super) unkept: bool,
+    /// Connections that are held for too long.
+    pub(super) leaks: Vec<Leak>,
 }
 
 /// Work for a task of the pool.
@@ -44,8 +47,8 @@ pub(super) struct Effects<C> {
 pub(super) enum Job<C> {
     /// Open a connection for this slot.
     Connect(Index),
-    /// Prove that the connection is alive.
-    Check(Held<C>),
+    /// Find out whether the connection may be lent.
+    Check(Held<C>, Check),
     /// Say goodbye.
     Close(Held<C>),
     /// Keep the pool's time, as the keeper of this number.
@@ -54,7 +57,14 @@ pub(super) enum Job<C> {
 
 impl<C> Default for Effects<C> {
     fn default() -> Self {
-        Self { first: None, more: Vec::new(), jobs: Vec::new(), ebbed: false, unkept: false }
+        Self {
+            first: None,
+            more: Vec::new(),
+            jobs: Vec::new(),
+            ebbed: false,
+            unkept: false,
+            leaks: Vec::new(),
+        }
     }
 }
 
@@ -71,6 +81,15 @@ impl<C> Effects<C> {
     pub(super) fn take_wakers(&mut self) -> impl Iterator<Item = Waker> + use<C> {
         self.first.take().into_iter().chain(std::mem::take(&mut self.more))
     }
+}
+
+/// How far a connection is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Check {
+    /// The database is to answer.
+    pub(super) ping: bool,
+    /// The application is asked whether it may be lent.
+    pub(super) admit: bool,
 }
 
 /// How `State::enter` ended.
@@ -100,18 +119,10 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct Caller<'a> {
     pub(super) borrower: Borrower,
-    pub(super) patience: Patience,
+    /// How long it waits; zero: not at all. `None`: as the pool is set.
+    pub(super) patience: Option<Duration>,
     /// Taken if the caller is queued.
     pub(super) waker: &'a mut Option<Waker>,
-}
-
-/// How long a caller is willing to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// Not at all.
-    None,
-    Until(Instant),
-    Endless,
 }
 
 /// What the pool was doing with a connection.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Held, Phase};
 use super::state::{State, earliest};
-use super::turn::{Job, Turn};
+use super::turn::{Check, Turn};
 
 /// How long connections above `max_idle_conns` may lie idle, so that a burst
 /// does not close what the next one opens.
@@ -42,13 +42,14 @@ impl<C> State<C> {
     /// Closes what has been idle or alive for too long, has successors opened
     /// for those in demand, and has checked what nobody used for a while.
     pub(super) fn maintain(&mut self, turn: &mut Turn<'_, C>) {
-        turn.shelf.slots.raise();
+        turn.shelf.raise();
         // What cannot be replaced now is not trimmed.
         let trims = self.outage.failures() == 0;
-        // From the one used last to the one used longest ago.
-        let idle: Vec<_> = std::iter::from_fn(|| turn.shelf.take_locked()).collect();
+        let idle = turn.shelf.take_all_locked();
         let mut next = None;
-        for (depth, held) in idle.into_iter().enumerate().rev() {
+        let depths = (0..idle.len()).rev();
+        // How many have been used since, and the connection.
+        for (depth, held) in depths.zip(idle) {
             let surplus = (depth >= self.rules.max_idle).then_some(SURPLUS_LINGER);
             let idle = self.rules.max_idle_time.filter(|_| depth >= self.rules.min_idle);
             let limit = idle.into_iter().chain(surplus).min().filter(|_| trims);
@@ -56,11 +57,10 @@ impl<C> State<C> {
             let answered = held.entry.checked_at.max(Some(held.entry.idle_since));
             let check = answered.zip(self.rules.health_interval);
             let check = check.and_then(|(answered, interval)| answered.checked_add(interval));
-            if held.entry.is_expired(turn.now) || until.is_some_and(|at| turn.now >= at) {
-                turn.shelf.note(&held.index).set(Phase::Closing);
-                turn.fx.jobs.push(Job::Close(held));
+            if self.is_over(turn, &held) || until.is_some_and(|at| turn.now >= at) {
+                self.start_close(turn, held);
             } else if check.is_some_and(|at| turn.now >= at) {
-                self.start_check(turn, held);
+                self.start_check(turn, held, Check { ping: true, admit: false });
             } else {
                 next = earliest([next, until, check]);
                 turn.shelf.put_locked(held);
@@ -112,7 +112,7 @@ impl<C> State<C> {
 
     /// Whether fewer are idle, or about to be, than `min_idle_conns`.
     pub(super) fn lacks_idle(&self, turn: &Turn<'_, C>) -> bool {
-        let spare = turn.shelf.slots.len() + self.coming() + self.rinsing;
+        let spare = turn.shelf.len() + self.coming() + self.rinsing;
         let spare = spare.saturating_sub(self.waiters.len());
         spare < self.rules.min_idle
     }
@@ -120,19 +120,8 @@ impl<C> State<C> {
     /// Puts a connection back among the idle by when it was last used: one that
     /// was only checked does not come before those that callers use.
     pub(super) fn shelve(&self, turn: &mut Turn<'_, C>, held: Held<C>) {
-        turn.shelf.slots.raise();
-        let mut used_later = Vec::new();
-        while let Some(top) = turn.shelf.take_locked() {
-            if top.entry.idle_since <= held.entry.idle_since {
-                turn.shelf.put_locked(top);
-                break;
-            }
-            used_later.push(top);
-        }
-        turn.shelf.put_locked(held);
-        for held in used_later.into_iter().rev() {
-            turn.shelf.put_locked(held);
-        }
+        turn.shelf.raise();
+        turn.shelf.insert_locked(held);
     }
 
     /// When a connection that is in use now could first have been idle for so

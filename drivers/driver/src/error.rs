@@ -313,6 +313,8 @@ pub enum Phase {
     Checking,
     /// Running a statement.
     Statement,
+    /// Waiting for the end of a pause.
+    Paused,
 }
 
 /// Did the work take effect?
@@ -470,6 +472,7 @@ impl fmt::Display for Report {
         let what = match self.phase {
             Phase::Connecting => "no connection opened",
             Phase::Checking => "no connection passed its check",
+            Phase::Paused => "the pool is paused, nothing lent",
             Phase::Waiting | Phase::Statement => "no connection free",
         };
         write!(f, "{what} within {:?}: {}", self.waited, self.in_use)?;
