@@ -431,3 +431,60 @@ fn a_report_amid_loans_adds_up_and_names_a_borrower() {
         borrower.join().unwrap();
     });
 }
+
+/// The return either finds the path closed, or lies where the eviction looks, or
+/// sees that there was one.
+#[test]
+fn an_eviction_that_meets_a_return_leaves_nothing_of_what_was_there() {
+    explore(pool_of(1), |scene| {
+        let held = scene.acquire();
+        let giver = scene.thread(|scene| scene.give_back(held));
+        assert_eq!(scene.pool.evict(), 1);
+        giver.join().unwrap();
+        let now = scene.look();
+        assert_eq!((now.open, now.closed), (0, 1), "{now:?}");
+    });
+}
+
+#[test]
+fn an_eviction_that_meets_loans_leaves_nothing_of_what_was_there() {
+    explore(pool_of(2), |scene| {
+        scene.have(2);
+        let borrower = scene.thread(Scene::borrow);
+        assert_eq!(scene.pool.evict(), 2);
+        borrower.join().unwrap();
+        assert!(scene.look().closed >= 2);
+        assert!(scene.acquire().id() > 2);
+    });
+}
+
+#[test]
+fn a_pause_that_meets_a_return_and_a_caller_ends_with_the_caller_served() {
+    explore(pool_of(1), |scene| {
+        let held = scene.acquire();
+        let giver = scene.thread(|scene| scene.give_back(held));
+        let caller = scene.thread(Scene::borrow);
+        scene.pool.pause();
+        scene.pool.resume();
+        giver.join().unwrap();
+        caller.join().unwrap();
+    });
+}
+
+#[test]
+fn a_weak_handle_that_meets_the_last_drop_gives_an_open_pool_or_none() {
+    loom::model(|| {
+        let (runtime, server) = (Still::new(), Fake::new());
+        let builder = Pool::builder(server.clone()).runtime(runtime.clone());
+        let pool = block_on(builder.build()).unwrap();
+        let weak = pool.downgrade();
+        let other = thread::spawn(move || drop(pool));
+        if let Some(pool) = weak.upgrade() {
+            assert!(!pool.is_closed());
+        }
+        other.join().unwrap();
+        assert_eq!(server.counts().live, 0);
+        assert!(weak.upgrade().is_none());
+        runtime.end();
+    });
+}
