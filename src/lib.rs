@@ -51,7 +51,7 @@ pub use drivers::connect;
 pub use millpond_driver::Json;
 pub use millpond_driver::{
     AccessMode, BoxFuture, Cancel, Cause, Cells, Code, Column, ColumnIndex, Columns,
-    ConnectContext, Date, DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder,
+    ConnectContext, Credentials, Date, DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder,
     IsolationLevel, NodeStatus, Outcome, Phase, Purpose, Report, Reset, Result, Role, Row, Rows,
     Scope, ServerInfo, Session, Time, Timestamp, TransactionOptions, Value, params,
 };

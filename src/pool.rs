@@ -30,6 +30,7 @@ mod keeper;
 mod keepers;
 mod leaks;
 mod lifecycle;
+mod login;
 mod manage;
 mod outage;
 mod release;

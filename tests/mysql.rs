@@ -20,6 +20,8 @@ mod native;
 mod outage;
 #[path = "mysql/outages.rs"]
 mod outages;
+#[path = "mysql/passwords.rs"]
+mod passwords;
 #[path = "mysql/sessions.rs"]
 mod sessions;
 #[path = "support/storm.rs"]

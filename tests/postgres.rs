@@ -23,6 +23,8 @@ mod odd;
 mod outage;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[path = "postgres/passwords.rs"]
+mod passwords;
 #[path = "postgres/standby.rs"]
 mod standby;
 #[path = "support/storm.rs"]

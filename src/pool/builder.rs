@@ -4,14 +4,16 @@
 //! Knows no default of a setting; `config` does.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
-use millpond_driver::{BoxFuture, Driver, Error, Phase, Result, Runtime};
+use millpond_driver::{BoxFuture, Credentials, Driver, Error, Phase, Result, Runtime};
 
 use super::Pool;
 use super::connects::Newborn;
 use super::hooks::{HookConnection, Hooks};
 use super::leaks::Leak;
+use super::login::Login;
 use super::shared::Shared;
 use super::state::State;
 use super::tasks::Opening;
@@ -42,6 +44,45 @@ impl<D: Driver> Builder<D> {
     /// is on.
     pub fn runtime(mut self, runtime: impl Runtime) -> Self {
         self.runtime = Some(Arc::new(runtime));
+        self
+    }
+
+    /// What connections log in with, asked for anew by each connect: for
+    /// passwords that change and tokens that expire. Default: what the driver
+    /// was configured with, as for whatever the provider leaves out.
+    ///
+    /// The provider may take its time, which is part of `connect_timeout`, and
+    /// may be called by several connects at once; one that costs much keeps what
+    /// it got for as long as that is good. Its error is the connect's: one that
+    /// is [permanent](Error::is_permanent), as those with
+    /// [`Cause::Auth`](crate::Cause::Auth) are, is told to callers at once;
+    /// after others the pool tries again. Connections that are open go on with
+    /// what they logged in with, for `conn_max_lifetime` at most.
+    ///
+    /// ```
+    /// # use millpond::{Pool, drivers::fake::Fake, testing::sim::Sim};
+    /// use millpond::Credentials;
+    ///
+    /// # async fn token() -> millpond::Result<String> { Ok("of this hour".to_owned()) }
+    /// # Sim::new(1).run(async |sim| {
+    /// let server = Fake::new();
+    /// let pool = Pool::builder(server.clone())
+    ///     .credentials(|| async { Ok(Credentials::new().user("app").password(token().await?)) })
+    /// #   .runtime(sim)
+    ///     .build()
+    ///     .await?;
+    /// let given = server.logins()[0].clone().expect("credentials");
+    /// assert_eq!(given.password.as_deref(), Some("of this hour"));
+    /// # Ok::<_, millpond::Error>(())
+    /// # })?;
+    /// # Ok::<_, millpond::Error>(())
+    /// ```
+    pub fn credentials<F, Fut>(mut self, provider: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credentials>> + Send + 'static,
+    {
+        self.hooks.login = Some(Login::new(provider));
         self
     }
 

@@ -13,6 +13,7 @@ use millpond_driver::{BoxFuture, Driver, Error, Result, Rows, Session, Value};
 
 use super::info::ConnectionInfo;
 use super::leaks::Leak;
+use super::login::Login;
 use super::shared::{Shared, panic_message};
 
 /// A connection in a hook's hands.
@@ -99,6 +100,8 @@ type Listener = Box<dyn Fn(&Leak) + Send + Sync>;
 
 /// The hooks of a pool, each where the application has set it.
 pub(super) struct Hooks<D: Driver> {
+    /// What each connect logs in with, if not as the driver says.
+    pub(super) login: Option<Login>,
     pub(super) after_connect: Option<Hook<D>>,
     pub(super) before_acquire: Option<Hook<D>>,
     pub(super) after_release: Option<Hook<D>>,
@@ -109,6 +112,7 @@ pub(super) struct Hooks<D: Driver> {
 impl<D: Driver> Default for Hooks<D> {
     fn default() -> Self {
         Self {
+            login: None,
             after_connect: None,
             before_acquire: None,
             after_release: None,
@@ -121,6 +125,7 @@ impl<D: Driver> Default for Hooks<D> {
 impl<D: Driver> fmt::Debug for Hooks<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")
+            .field("credentials", &self.login.is_some())
             .field("after_connect", &self.after_connect.is_some())
             .field("before_acquire", &self.before_acquire.is_some())
             .field("after_release", &self.after_release.is_some())
@@ -148,9 +153,7 @@ impl<D: Driver> Shared<D> {
         let visit = HookConnection { driver: &self.driver, conn, info, in_flight: &mut in_flight };
         // Called inside, for it may panic before there is a future.
         let called = AssertUnwindSafe(async { hook(visit).await }).catch_unwind().await;
-        called.unwrap_or_else(|panic| {
-            Err(Error::panicked(format!("a hook panicked: {}", panic_message(&*panic))))
-        })?;
+        called.unwrap_or_else(|panic| Err(Error::panicked(panic_message("a hook", &*panic))))?;
         match self.session(conn) {
             Session::Clean => Ok(()),
             Session::Unverified if !in_flight => Ok(()),

@@ -271,7 +271,7 @@ impl<D: Driver> Shared<D> {
         match select(work, stop).await {
             Either::Left((Ok(result), _)) => result,
             Either::Left((Err(panic), _)) => {
-                Err(Error::panicked(format!("the driver panicked: {}", panic_message(&*panic))))
+                Err(Error::panicked(panic_message("the driver", &*panic)))
             }
             Either::Right((Either::Left(_), _)) => {
                 Err(Error::timeout(phase, format!("no answer from the database within {limit:?}")))
@@ -295,9 +295,11 @@ impl<D: Driver> fmt::Debug for Shared<D> {
     }
 }
 
-/// What a panic said, if it said anything in words.
-pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    let words = panic.downcast_ref::<&str>().copied();
-    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    words.unwrap_or("no message")
+/// Who panicked, and what the panic said, if it said anything in words.
+pub(super) fn panic_message(who: &str, panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("{who} panicked: {}", words.unwrap_or("no message"))
 }

@@ -74,8 +74,18 @@ impl<D: Driver> Shared<D> {
         let limit = self.rules(|rules| rules.connect_timeout);
         let start = self.runtime.now();
         let cx = ConnectContext::new(&self.runtime, self.deadline(limit));
+        let mut asking = false;
         let work = async {
-            let mut conn = self.driver.connect(&cx).await?;
+            let mut conn = match &self.hooks.login {
+                None => self.driver.connect(&cx).await?,
+                Some(login) => {
+                    asking = true;
+                    let given = login.ask().await;
+                    asking = false;
+                    let given = given?;
+                    self.driver.connect(&cx.with_credentials(&given)).await?
+                }
+            };
             let id = self.next_id();
             let hook = self.hooks.after_connect.as_ref();
             if let Err(refusal) = self.call(hook, &mut conn, ConnectionInfo::newborn(id)).await {
@@ -84,7 +94,11 @@ impl<D: Driver> Shared<D> {
             }
             Ok(Newborn { conn, id })
         };
-        let newborn = self.attempt(Phase::Connecting, limit, work).await?;
+        let opened = self.attempt(Phase::Connecting, limit, work).await;
+        let newborn = opened.map_err(|error| match asking && error.is_timeout() {
+            true => Error::timeout(Phase::Connecting, format!("no credentials within {limit:?}")),
+            false => error,
+        })?;
         if let Some(meters) = &self.meters {
             meters.connects.record(self.runtime.now().saturating_duration_since(start));
         }

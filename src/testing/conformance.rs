@@ -238,6 +238,7 @@ fn claims<S: Subject>() -> Vec<Claim<S>> {
             a_close_stops_a_statement_left_running,
             an_unreachable_database_is_transient_and_nothing_was_sent,
             a_login_denied_is_permanent_and_nothing_was_sent,
+            credentials_given_for_one_connect_are_used_and_forgotten,
             no_text_shows_the_password;
     };
     claims.extend(statements::KINDS.iter().map(|&kind| Claim {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::{BoxFuture, Error, Fate, Outcome, Result, Row, Rows, Runtime, Value};
+use crate::{BoxFuture, Credentials, Error, Fate, Outcome, Result, Row, Rows, Runtime, Value};
 
 /// A database, seen by a pool.
 ///
@@ -266,26 +266,34 @@ pub trait Driver: Send + Sync + 'static {
     }
 }
 
-/// What a driver may use while it connects: the runtime, the deadline, and why
-/// the connection is wanted.
+/// What a driver may use while it connects: the runtime, the deadline, why the
+/// connection is wanted, and what to log in with.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ConnectContext<'a> {
     runtime: &'a Arc<dyn Runtime>,
     deadline: Instant,
     purpose: Purpose,
+    credentials: Option<&'a Credentials>,
 }
 
 impl<'a> ConnectContext<'a> {
     /// A context for serving users until `deadline`.
     pub fn new(runtime: &'a Arc<dyn Runtime>, deadline: Instant) -> Self {
-        Self { runtime, deadline, purpose: Purpose::Serve }
+        Self { runtime, deadline, purpose: Purpose::Serve, credentials: None }
     }
 
     /// The same context for another purpose.
     #[must_use]
     pub fn with_purpose(mut self, purpose: Purpose) -> Self {
         self.purpose = purpose;
+        self
+    }
+
+    /// The same context with credentials for this one connect.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: &'a Credentials) -> Self {
+        self.credentials = Some(credentials);
         self
     }
 
@@ -302,6 +310,13 @@ impl<'a> ConnectContext<'a> {
     /// Why the connection is wanted.
     pub fn purpose(&self) -> Purpose {
         self.purpose
+    }
+
+    /// What to log in with this time, in place of what the driver was
+    /// configured with; the next connect may be given others, or none. A driver
+    /// without a login ignores them.
+    pub fn credentials(&self) -> Option<&'a Credentials> {
+        self.credentials
     }
 }
 

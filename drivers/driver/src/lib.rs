@@ -16,6 +16,7 @@
 //! [`FromValue`] lists.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod credentials;
 mod driver;
 mod error;
 mod row;
@@ -23,6 +24,7 @@ mod runtime;
 pub mod url;
 mod value;
 
+pub use credentials::Credentials;
 pub use driver::{
     AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, NodeStatus, Purpose, Reset, Role,
     ServerInfo, Session, TransactionOptions,

@@ -21,8 +21,8 @@ use std::task::Poll;
 use futures_util::future::{Either, select};
 use futures_util::task::AtomicWaker;
 use millpond_driver::{
-    Cancel, Cause, ConnectContext, Driver, Error, Fate, Outcome, Reset, Result, Rows, Runtime,
-    Session, Value,
+    Cancel, Cause, ConnectContext, Credentials, Driver, Error, Fate, Outcome, Reset, Result, Rows,
+    Runtime, Session, Value,
 };
 
 pub use script::{Act, Counts, Faults, Gate};
@@ -113,6 +113,12 @@ impl Fake {
     /// The statements that have reached the server, in order.
     pub fn statements(&self) -> Vec<String> {
         self.server.statements()
+    }
+
+    /// The credentials that each connect was given, in order, refused ones
+    /// included. All are as good as none to this server.
+    pub fn logins(&self) -> Vec<Option<Credentials>> {
+        self.server.logins()
     }
 
     /// What has happened on the server so far.
@@ -257,6 +263,7 @@ impl Driver for Fake {
     async fn connect(&self, cx: &ConnectContext<'_>) -> Result<FakeConnection> {
         let runtime = Arc::clone(cx.runtime());
         let server = Arc::clone(&self.server);
+        server.asked_by(cx.credentials());
         let act = server.act(Operation::Connect, &*runtime);
         act.perform(&*runtime).await.map_err(|error| error.with_outcome(Outcome::NotSent))?;
         let (id, born) = server.arrived();

@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::pending;
-use millpond_driver::{Cause, Error, Result, Runtime};
+use millpond_driver::{Cause, Credentials, Error, Result, Runtime};
 
 /// What the server does with one request.
 #[derive(Debug, Clone, Default)]
@@ -223,6 +223,7 @@ struct Script {
     plans: [Plan; 5],
     faults: Option<Faults>,
     statements: Vec<String>,
+    logins: Vec<Option<Credentials>>,
 }
 
 #[derive(Debug, Default)]
@@ -263,6 +264,14 @@ impl Server {
 
     pub(crate) fn statements(&self) -> Vec<String> {
         lock(&self.script).statements.clone()
+    }
+
+    pub(crate) fn asked_by(&self, credentials: Option<&Credentials>) {
+        lock(&self.script).logins.push(credentials.cloned());
+    }
+
+    pub(crate) fn logins(&self) -> Vec<Option<Credentials>> {
+        lock(&self.script).logins.clone()
     }
 
     pub(crate) fn hide_state(&self) {

@@ -9,8 +9,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use millpond_driver::{Error, Fate, Outcome, Result, Runtime, ServerInfo, Session};
-use mysql_async::Conn;
 use mysql_async::consts::StatusFlags;
+use mysql_async::{Conn, Opts};
 
 use crate::answer;
 use crate::error::{self, Around, Family, Fault};
@@ -47,6 +47,8 @@ pub struct MysqlConnection {
     reactor: Reactor,
     watch: Watch,
     server: Server,
+    /// What it was opened with.
+    login: Opts,
     standing: Standing,
     /// Set before anything is sent, cleared when its answer has been read. What
     /// is dropped in between leaves it set, for good.
@@ -86,6 +88,7 @@ impl MysqlConnection {
         client: Conn,
         reactor: Reactor,
         server: Server,
+        login: Opts,
         runtime: &Arc<dyn Runtime>,
     ) -> Self {
         let mut conn = Self {
@@ -93,6 +96,7 @@ impl MysqlConnection {
             watch: reactor.watch(runtime),
             reactor,
             server,
+            login,
             standing: Standing::Unknown,
             in_flight: false,
             lent: false,
@@ -114,6 +118,15 @@ impl MysqlConnection {
 
     pub(crate) fn server(&self) -> &Server {
         &self.server
+    }
+
+    pub(crate) fn login(&self) -> &Opts {
+        &self.login
+    }
+
+    /// Its client has logged in as somebody else since.
+    pub(crate) fn is_somebody_else(&self) -> bool {
+        self.opts().user() != self.login.user()
     }
 
     pub(crate) fn server_info(&self) -> ServerInfo {

@@ -10,7 +10,7 @@ use millpond_driver::{
     Session, TransactionOptions, Value,
 };
 use mysql_async::prelude::Queryable;
-use mysql_async::{ChangeUserOpts, Conn, Opts, OptsBuilder};
+use mysql_async::{ChangeUserOpts, Conn, Opts};
 
 use crate::connection::Server;
 use crate::error::Fault;
@@ -27,9 +27,11 @@ impl Driver for Mysql {
     async fn connect(&self, cx: &ConnectContext<'_>) -> Result<MysqlConnection> {
         self.check()?;
         let reactor = Reactor::current();
-        let opened = reactor.run(Abrupt::new(open(self.opts.clone()))).await;
+        let login = self.login(cx.credentials());
+        let opened = reactor.run(Abrupt::new(open(login.clone()))).await;
         let (client, server) = opened.map_err(|error| error::connect(error, &self.place()))?;
-        Ok(MysqlConnection::new(client, reactor, server, cx.runtime()))
+        self.last_login.set(&login);
+        Ok(MysqlConnection::new(client, reactor, server, login, cx.runtime()))
     }
 
     async fn ping(&self, conn: &mut MysqlConnection) -> Result<()> {
@@ -68,7 +70,7 @@ impl Driver for Mysql {
 
     fn session(&self, conn: &MysqlConnection) -> Session {
         match conn.session() {
-            Session::Clean if conn.opts().user() != self.opts.user() => Session::Unverified,
+            Session::Clean if conn.is_somebody_else() => Session::Unverified,
             session => session,
         }
     }
@@ -77,14 +79,15 @@ impl Driver for Mysql {
     /// owes an answer is not reset: nobody knows how much of it has been read.
     /// Nor is one whose client has logged in as another user.
     async fn reset(&self, conn: &mut MysqlConnection, to: Reset) -> Result<()> {
-        if conn.opts().user() != self.opts.user() {
+        if conn.is_somebody_else() {
             return Err(Error::unsupported("resetting a session of another user"));
         }
         match to {
             Reset::Boundary => conn.prove("ROLLBACK; SET autocommit = 1; ").await,
             Reset::Session => {
+                let login = self.last_login.in_place_of(conn.login());
                 let (reactor, client) = conn.start()?;
-                let cleared = reactor.run(clear(client, self.opts.db_name())).await;
+                let cleared = reactor.run(clear(client, self.opts.db_name(), &login)).await;
                 conn.finish(cleared.map_err(Fault::Native), "")?;
                 let mode = if conn.read_only { READ_ONLY } else { "" };
                 let back = match self.opts.db_name() {
@@ -99,17 +102,22 @@ impl Driver for Mysql {
 
     /// `KILL QUERY`, by a connection of its own that is opened when the handle
     /// is run. Where the address leads to another server by then, the same
-    /// number is somebody else's there, and nothing is sent.
+    /// number is somebody else's there, and nothing is sent. It logs in with
+    /// what is good then, as far as this driver knows.
     fn cancel(&self, conn: &MysqlConnection) -> Option<Cancel> {
-        let opts = OptsBuilder::from_opts(self.opts.clone())
-            .db_name(None::<String>)
-            .init(Vec::<String>::new())
-            .setup(Vec::<String>::new());
-        let (opts, place, id) = (Opts::from(opts), self.place(), conn.id());
+        let (driver, login, id) = (self.clone(), conn.login().clone(), conn.id());
         let node = conn.server().node.clone();
         Some(Cancel::new(async move {
+            let (place, login) = (driver.place(), driver.last_login.in_place_of(&login));
+            let killer = driver.with(|opts| {
+                opts.user(login.user())
+                    .pass(login.pass())
+                    .db_name(None::<String>)
+                    .init(Vec::<String>::new())
+                    .setup(Vec::<String>::new())
+            });
             let kill = async {
-                let mut client = Conn::new(opts).await?;
+                let mut client = Conn::new(killer.opts).await?;
                 let met = answer::last_text(&mut client, &format!("SELECT {NODE}")).await?;
                 if met.as_deref() != Some(&*node) {
                     return Err(Fault::Ours(error::elsewhere(&place)));
@@ -188,9 +196,10 @@ async fn open(opts: Opts) -> mysql_async::Result<(Conn, Server)> {
 
 /// Clears what the last user left in the session. A reset keeps the database
 /// that is in use, and old servers have none; a new login does all of it.
-async fn clear(client: &mut Conn, database: Option<&str>) -> mysql_async::Result<()> {
+async fn clear(client: &mut Conn, database: Option<&str>, login: &Opts) -> mysql_async::Result<()> {
     if database.is_none() || !client.reset().await? {
-        client.change_user(ChangeUserOpts::default()).await?;
+        let password = login.pass().map(str::to_owned);
+        client.change_user(ChangeUserOpts::default().with_pass(password)).await?;
     }
     Ok(())
 }

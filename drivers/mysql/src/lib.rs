@@ -39,6 +39,19 @@
 //! connection is closed. See [`MysqlConnection`] for what this means when the
 //! client is used directly.
 //!
+//! # Passwords that change
+//!
+//! A connect that is given credentials logs in with them, and the next one does
+//! not. `KILL QUERY` needs a connection of its own; it logs in with what this
+//! driver last logged in with for the same user, or with what the session was
+//! opened with if nobody has come since. Where the server takes that no more,
+//! nothing is stopped: the connection is closed, and its statement ends when the
+//! server notices. The same login clears a session, `Reset::Session`, where the
+//! driver names no database or the server is too old to do it otherwise.
+//!
+//! Tokens that have to be sent as they are, as those of cloud providers, need
+//! TLS and `enable_cleartext_plugin` among the client's own options.
+//!
 //! # Values
 //!
 //! | value | as a parameter | read back from |
@@ -66,6 +79,7 @@ mod answer;
 mod connection;
 mod driver;
 mod error;
+mod login;
 mod options;
 mod reactor;
 mod status;

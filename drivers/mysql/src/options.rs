@@ -6,9 +6,10 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use millpond_driver::{Error, Result};
+use millpond_driver::{Credentials, Error, Result};
 use mysql_async::{Opts, OptsBuilder, SslOpts};
 
+use crate::login::LastLogin;
 use crate::url;
 
 /// Prepared statements that a connection keeps.
@@ -46,6 +47,7 @@ const UNUSED: usize = 28_800;
 pub struct Mysql {
     pub(crate) opts: Opts,
     tls: Tls,
+    pub(crate) last_login: LastLogin,
 }
 
 /// Whether and how a connection is encrypted. The names are those of MySQL's
@@ -83,7 +85,7 @@ impl Mysql {
             .tcp_keepalive(Some(TCP_KEEPALIVE))
             .max_allowed_packet(Some(MAX_PACKET))
             .wait_timeout(Some(UNUSED));
-        Self { opts: opts.into(), tls: Tls::Disabled }
+        Self { opts: opts.into(), tls: Tls::Disabled, last_login: LastLogin::default() }
     }
 
     /// The server and database that a URL names:
@@ -115,7 +117,7 @@ impl Mysql {
             Some(_) => Tls::VerifyIdentity,
         };
         let statements = opts.stmt_cache_size();
-        let database = Self { opts, tls };
+        let database = Self { opts, tls, last_login: LastLogin::default() };
         if statements == 0 { database.statement_cache(statements) } else { database }
     }
 
@@ -200,12 +202,25 @@ impl Mysql {
         self.with(|opts| opts.tcp_keepalive(Some(idle).filter(|idle| !idle.is_zero())))
     }
 
-    fn with(self, change: impl FnOnce(OptsBuilder) -> OptsBuilder) -> Self {
+    pub(crate) fn with(self, change: impl FnOnce(OptsBuilder) -> OptsBuilder) -> Self {
         // A host that came in a URL has brackets around an IPv6 address, with
         // which it would not be found.
         let host = self.opts.ip_or_hostname().trim_matches(['[', ']']).to_owned();
         let opts = OptsBuilder::from_opts(self.opts).ip_or_hostname(host);
-        Self { opts: change(opts).into(), tls: self.tls }
+        Self { opts: change(opts).into(), tls: self.tls, last_login: LastLogin::default() }
+    }
+
+    /// What to log in with, where this is given for one connect.
+    pub(crate) fn login(&self, given: Option<&Credentials>) -> Opts {
+        let Some(given) = given else { return self.opts.clone() };
+        let mut login = self.clone();
+        if let Some(user) = &given.user {
+            login = login.user(user);
+        }
+        if let Some(password) = &given.password {
+            login = login.password(password);
+        }
+        login.opts
     }
 
     /// What can be known to be wrong before anything is opened.

@@ -22,7 +22,7 @@ use crate::wire::{Negotiated, Wire};
 
 pub(crate) async fn open(options: &Options, cx: &ConnectContext<'_>) -> Result<PostgresConnection> {
     options.tls.check()?;
-    let login = options.startup();
+    let login = options.startup(cx.credentials());
     let mut failures = Failures::default();
     let passes: &[TargetSession] = match options.session {
         TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],

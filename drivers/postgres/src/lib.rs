@@ -90,6 +90,13 @@
 //! a file is given. Logins are bound to the server's certificate (SCRAM channel
 //! binding) where the server offers it. A Unix socket is never encrypted.
 //!
+//! # Passwords that change
+//!
+//! A connect that is given credentials logs in with them, and the next one does
+//! not. Sessions go on when the password that they were opened with is good no
+//! more, and so does stopping their statements, which needs no login. Where the
+//! database is named by default, it is that of the user who logs in.
+//!
 //! # Limits
 //!
 //! - Logins by password (SCRAM, MD5, plain) and by certificate; none by Kerberos.

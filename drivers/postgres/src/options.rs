@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millpond_driver::SocketOptions;
+use millpond_driver::{Credentials, SocketOptions};
 use tokio_postgres::Config;
 use tokio_postgres::config::{self, SslMode, SslNegotiation};
 
@@ -43,9 +43,16 @@ impl Options {
         }
     }
 
-    /// The login as the client wants it: what it takes for TLS is done before.
-    pub(crate) fn startup(&self) -> Config {
+    /// The login as the client wants it, with what is given for this one: what
+    /// it takes for TLS is done before.
+    pub(crate) fn startup(&self, given: Option<&Credentials>) -> Config {
         let mut login = self.login.clone();
+        if let Some(user) = given.and_then(|given| given.user.as_ref()) {
+            login.user(user);
+        }
+        if let Some(password) = given.and_then(|given| given.password.as_ref()) {
+            login.password(password);
+        }
         login.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
         if login.get_application_name().is_none() {
             if let Some(name) = program() {

@@ -23,7 +23,8 @@ use crate::{SqliteConnection, stream, url};
 /// A SQLite database: a file, or one in memory that lives as long as its
 /// driver.
 ///
-/// Clones are the same database.
+/// Clones are the same database. It has no login: credentials that a connect is
+/// given are not looked at.
 ///
 /// ```
 /// use std::time::Duration;

@@ -6,7 +6,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use millpond_driver::{Driver, Error, Fate, Outcome, Reset, Session, TransactionOptions};
+use millpond_driver::{
+    ConnectContext, Credentials, Driver, Error, Fate, Outcome, Reset, Session, TransactionOptions,
+};
 
 use super::lab::{Lab, Moment, Stop, Table, Verdict, cut, ensure};
 use super::subject::{Ability, Subject};
@@ -220,6 +222,28 @@ pub(super) async fn a_login_denied_is_permanent_and_nothing_was_sent<S: Subject>
     let driver = lab.given("driver that is denied", lab.subject.denied())?;
     let error = refused_connect(lab, driver).await?;
     ensure!(error.is_permanent(), "somebody must change something, but: {error:?}");
+    Ok(())
+}
+
+/// Twice, for what a driver keeps may come to light late.
+pub(super) async fn credentials_given_for_one_connect_are_used_and_forgotten<S: Subject>(
+    lab: &Lab<S>,
+) -> Verdict {
+    let driver = lab.given("driver that is denied", lab.subject.denied())?;
+    let password = lab.given("password", lab.subject.password())?;
+    let given = Credentials::new().password(password);
+    for _ in 0..2 {
+        let cx = ConnectContext::new(&lab.runtime, lab.runtime.now() + PATIENCE);
+        let mut conn = driver.connect(&cx.with_credentials(&given)).await?;
+        driver.ping(&mut conn).await?;
+        let cx = ConnectContext::new(&lab.runtime, lab.runtime.now() + PATIENCE);
+        let next = driver.connect(&cx).await;
+        driver.close(conn).await;
+        match next {
+            Ok(_) => return Err(Stop::failed("the next connect is let in without credentials")),
+            Err(error) => ensure!(error.is_permanent(), "the next connect fails of {error:?}"),
+        }
+    }
     Ok(())
 }
 

@@ -120,7 +120,9 @@ pub trait Subject: Send + Sync + 'static {
         None
     }
 
-    /// The password that the drivers above were given. Default: none.
+    /// The password that the drivers above were given, and that the one denied
+    /// lacks: with it as [`Credentials`](millpond_driver::Credentials) that one
+    /// is let in. Default: none.
     fn password(&self) -> Option<&str> {
         None
     }

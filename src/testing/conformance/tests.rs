@@ -3,12 +3,13 @@
 //!
 //! Works on the simulator. What a database with tables breaks is not tried here.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream;
 use millpond_driver::{
-    Cancel, ConnectContext, Driver, Error, Fate, NodeStatus, Reset, Result, Row, Rows, Session,
-    TransactionOptions, Value,
+    Cancel, Cause, ConnectContext, Credentials, Driver, Error, Fate, NodeStatus, Reset, Result,
+    Row, Rows, Session, TransactionOptions, Value,
 };
 use millpond_fake::{Act, Fake, FakeConnection};
 
@@ -30,6 +31,8 @@ enum Fault {
     RefusalDiscards,
     CloseKeepsTheSession,
     DeniedMayPass,
+    CredentialsAreIgnored,
+    CredentialsAreKept,
     UnreachableIsPermanent,
     ErrorShowsThePassword,
     DebugShowsThePassword,
@@ -45,6 +48,13 @@ const PASSWORD: &str = "correct horse";
 struct Scripted {
     fake: Fake,
     fault: Fault,
+    /// Denied until the password comes as credentials.
+    login: Option<Arc<Login>>,
+}
+
+#[derive(Default)]
+struct Login {
+    was_given: AtomicBool,
 }
 
 struct Link {
@@ -60,7 +70,22 @@ impl Scripted {
         let fake = Fake::new();
         // Not at once, or no future could be dropped half-way.
         fake.always_query(Act::After(Duration::from_millis(1)));
-        Self { fake, fault }
+        Self { fake, fault, login: None }
+    }
+
+    fn log_in(&self, given: Option<&Credentials>) -> Result<()> {
+        let Some(login) = &self.login else { return Ok(()) };
+        let known = given.is_some_and(|given| given.password.as_deref() == Some(PASSWORD));
+        let known = match self.fault {
+            CredentialsAreIgnored => false,
+            CredentialsAreKept => known | login.was_given.fetch_or(known, Ordering::Relaxed),
+            _ => known,
+        };
+        match (known, self.fault) {
+            (true, _) => Ok(()),
+            (false, DeniedMayPass) => Err(Error::connect("denied, for now")),
+            (false, _) => Err(Error::connect("denied").with_cause(Cause::Auth)),
+        }
     }
 
     fn spoil(&self, error: Error) -> Error {
@@ -82,6 +107,7 @@ impl Driver for Scripted {
     type Connection = Link;
 
     async fn connect(&self, cx: &ConnectContext<'_>) -> Result<Link> {
+        self.log_in(cx.credentials())?;
         let fake = self.fake.connect(cx).await?;
         Ok(Link { fake, rows_left: 0, looks_fine: true })
     }
@@ -240,10 +266,7 @@ impl Subject for Scripted {
     }
 
     fn denied(&self) -> Option<Self> {
-        let driver = Self::new(self.fault);
-        let passing = self.fault == DeniedMayPass;
-        driver.fake.always_connect(if passing { Act::refuse() } else { Act::deny() });
-        Some(driver)
+        Some(Self { login: Some(Arc::default()), ..Self::new(self.fault) })
     }
 
     fn password(&self) -> Option<&str> {
@@ -328,7 +351,7 @@ fn a_driver_without_fault_conforms_alone_and_erased() {
 
 #[test]
 fn each_fault_is_found_by_the_claims_it_breaks_and_no_other() {
-    let broken: [(Fault, &[&str]); 15] = [
+    let broken: [(Fault, &[&str]); 17] = [
         (
             CleanWhileUnread,
             &[
@@ -380,7 +403,15 @@ fn each_fault_is_found_by_the_claims_it_breaks_and_no_other() {
             CloseKeepsTheSession,
             &["a_close_ends_the_sessions", "a_close_stops_a_statement_left_running"],
         ),
-        (DeniedMayPass, &["a_login_denied_is_permanent_and_nothing_was_sent"]),
+        (
+            DeniedMayPass,
+            &[
+                "a_login_denied_is_permanent_and_nothing_was_sent",
+                "credentials_given_for_one_connect_are_used_and_forgotten",
+            ],
+        ),
+        (CredentialsAreIgnored, &["credentials_given_for_one_connect_are_used_and_forgotten"]),
+        (CredentialsAreKept, &["credentials_given_for_one_connect_are_used_and_forgotten"]),
         (UnreachableIsPermanent, &["an_unreachable_database_is_transient_and_nothing_was_sent"]),
         (ErrorShowsThePassword, &["no_text_shows_the_password"]),
         (DebugShowsThePassword, &["no_text_shows_the_password"]),
