@@ -2,9 +2,13 @@
 //!
 //! Owns [`PoolConfig`]. Knows neither pool nor driver.
 
+#[cfg(feature = "serde")]
+pub(crate) mod document;
+mod env;
 mod text;
 pub(crate) mod url;
 
+use std::fmt;
 use std::time::Duration;
 
 use millpond_driver::{Error, Reset, Result};
@@ -25,6 +29,40 @@ use crate::retry::Retry;
 ///     config.validate().unwrap_err().to_string(),
 ///     "invalid pool configuration: max_idle_conns = 8: must not exceed max_open_conns (4)"
 /// );
+/// ```
+///
+/// Settings come from code, from [the environment](Self::from_env), from a URL
+/// ([`connect`](crate::connect)) and, with the feature `serde`, from a document
+/// in JSON, TOML or any other format that describes itself. [`or`](Self::or)
+/// lays them one over another.
+///
+/// # In documents
+///
+/// A document is a map from settings to values, by the names of the setters: a
+/// duration is a whole number of nanoseconds or a text such as `"1h30m"` or
+/// `"250ms"`, [`reset`](Self::reset) is `"boundary"` or `"session"`. Everything
+/// that is wrong with it is reported at once, each as field, value and rule; so
+/// is a field that is no setting, and one given twice. Whether settings
+/// contradict each other is left to the builder: what a document leaves open,
+/// code may complete. Written is what was set, durations in nanoseconds.
+///
+#[cfg_attr(feature = "serde", doc = "```")]
+#[cfg_attr(not(feature = "serde"), doc = "```ignore")]
+/// use millpond::PoolConfig;
+/// use std::time::Duration;
+///
+/// let config: PoolConfig = toml::from_str("max_open_conns = 8\nacquire_timeout = '250ms'")?;
+/// let expected = PoolConfig::new().max_open_conns(8).acquire_timeout(Duration::from_millis(250));
+/// assert_eq!(config, expected);
+///
+/// let error = toml::from_str::<PoolConfig>("max_open_conn = 8\nmax_retries = -1").unwrap_err();
+/// assert_eq!(
+///     error.message(),
+///     "invalid pool configuration: \
+///      max_open_conn: is not a setting; did you mean max_open_conns?; \
+///      max_retries = -1: must be a whole number from 0 to 4294967295"
+/// );
+/// # Ok::<_, toml::de::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
@@ -72,18 +110,43 @@ macro_rules! settings {
             /// The names of the settings.
             pub(crate) const SETTINGS: &'static [&'static str] = &[$(stringify!($name)),+];
 
-            /// Makes the setting `name` from text, which is asked for only if
-            /// there is one of that name. `false`: there is none.
-            pub(crate) fn set(
-                &mut self,
-                name: &str,
-                text: impl FnOnce() -> Result<String>,
-            ) -> Result<bool> {
+            /// Makes the setting `name` from text.
+            fn set(&mut self, name: &str, text: &str) -> Result<(), Unset> {
                 match name {
-                    $(stringify!($name) => self.$name = Some(text::read(name, &text()?)?),)+
-                    _ => return Ok(false),
+                    $(stringify!($name) => self.$name = Some(text::read(text)?),)+
+                    _ => return Err(Unset::NoSuchName),
                 }
-                Ok(true)
+                Ok(())
+            }
+
+            /// Makes the setting `name` from a value of a document.
+            #[cfg(feature = "serde")]
+            fn set_from(&mut self, name: &str, value: &document::Node) -> Result<(), Unset> {
+                match name {
+                    $(stringify!($name) => self.$name = Some(document::read(value)?),)+
+                    _ => return Err(Unset::NoSuchName),
+                }
+                Ok(())
+            }
+
+            /// The settings made, as a document writes them.
+            #[cfg(feature = "serde")]
+            fn made(&self) -> impl Iterator<Item = (&'static str, document::Node)> {
+                let all = [$((stringify!($name), self.$name.as_ref().map(document::write))),+];
+                all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+            }
+
+            /// These settings, and those of `other` where none is made here.
+            ///
+            /// ```
+            /// use millpond::PoolConfig;
+            ///
+            /// let file = PoolConfig::new().max_open_conns(8).max_retries(5);
+            /// let config = PoolConfig::new().max_open_conns(4).or(file);
+            /// assert_eq!(config, PoolConfig::new().max_open_conns(4).max_retries(5));
+            /// ```
+            pub fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name)),+ }
             }
 
             $($(#[doc = $doc])+
@@ -202,6 +265,17 @@ impl PoolConfig {
 
     /// The settings in force: set, or by default.
     pub(crate) fn resolve(&self) -> Result<Settings> {
+        let settings = self.in_force();
+        refuse(&settings.faults())?;
+        Ok(settings)
+    }
+
+    /// How the settings contradict each other.
+    pub(crate) fn contradictions(&self) -> Vec<String> {
+        self.in_force().faults()
+    }
+
+    fn in_force(&self) -> Settings {
         let unlimited = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
         let max_open = match self.max_open_conns.unwrap_or(25) {
             0 => MAX_CONNECTIONS,
@@ -212,7 +286,7 @@ impl PoolConfig {
             Some(limit) => unlimited(limit),
             None => Some(max_lifetime.map_or(MINUTE * 10, |limit| limit.min(MINUTE * 10))),
         };
-        let settings = Settings {
+        Settings {
             made: self.clone(),
             max_open,
             min_idle: self.min_idle_conns.unwrap_or(0),
@@ -236,15 +310,30 @@ impl PoolConfig {
             },
             leak_after: unlimited(self.leak_after.unwrap_or_default()),
             metrics_enabled: self.metrics_enabled.unwrap_or(true),
-        };
-        let faults = settings.faults();
-        if faults.is_empty() {
-            Ok(settings)
-        } else {
-            let list = faults.join("; ");
-            Err(Error::config(format!("invalid pool configuration: {list}")))
         }
     }
+}
+
+/// Why a setting was not made.
+#[derive(Debug, PartialEq)]
+enum Unset {
+    /// There is none of that name.
+    NoSuchName,
+    /// The value is not of this form.
+    Not(&'static str),
+}
+
+/// A setting with a wrong value, the value as it was written.
+fn fault(name: &str, value: impl fmt::Display, form: &str) -> String {
+    format!("{name} = {value}: must be {form}")
+}
+
+/// The error of a configuration with these faults; none if there is none.
+fn refuse(faults: &[String]) -> Result<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!("invalid pool configuration: {}", faults.join("; "))))
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -39,6 +39,7 @@ mod config;
 pub mod drivers;
 pub mod metrics;
 mod pool;
+mod registry;
 mod retry;
 pub mod runtime;
 mod sync;
@@ -59,6 +60,7 @@ pub use pool::{
     Acquire, Builder, CloseReport, ConnectionInfo, HookConnection, Leak, Pool, PooledConnection,
     Snapshot, Transaction, WeakPool,
 };
+pub use registry::{PoolRegistry, RegistryReport};
 
 /// Long-form documents.
 pub mod _docs {

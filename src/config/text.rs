@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use millpond_driver::Reset;
 use millpond_driver::url::parse_duration;
-use millpond_driver::{Error, Reset, Result};
+
+use super::Unset;
 
 use super::IdleOrder;
 
@@ -18,10 +20,9 @@ pub(super) trait Setting: Sized {
     fn from_text(text: &str) -> Option<Self>;
 }
 
-/// Reads the value of the setting `name`.
-pub(super) fn read<T: Setting>(name: &str, text: &str) -> Result<T> {
-    T::from_text(text)
-        .ok_or_else(|| Error::config(format!("{name} = {text:?}: must be {}", T::FORM)))
+/// Reads the value of a setting.
+pub(super) fn read<T: Setting>(text: &str) -> Result<T, Unset> {
+    T::from_text(text).ok_or(Unset::Not(T::FORM))
 }
 
 impl Setting for usize {
@@ -33,7 +34,7 @@ impl Setting for usize {
 }
 
 impl Setting for u32 {
-    const FORM: &'static str = "a whole number";
+    const FORM: &'static str = "a whole number from 0 to 4294967295";
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
@@ -93,12 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_value_is_named_with_its_setting_and_the_rule() {
-        let error = read::<Duration>("acquire_timeout", "5").expect_err("no unit");
-        assert_eq!(
-            error.to_string(),
-            "acquire_timeout = \"5\": must be a duration with units, as in 1h30m, 2.5s or \
-             250ms, or 0"
-        );
+    fn a_wrong_value_is_answered_with_the_form_it_must_have() {
+        assert_eq!(read::<usize>("8"), Ok(8));
+        assert_eq!(read::<Duration>("5"), Err(Unset::Not(<Duration as Setting>::FORM)));
+        assert_eq!(read::<Reset>("all"), Err(Unset::Not("boundary or session")));
+        for text in ["-1", "1.5", "many", "", "99999999999999999999"] {
+            assert_eq!(read::<usize>(text), Err(Unset::Not("a whole number")), "{text}");
+        }
     }
 }

@@ -7,31 +7,48 @@
 use millpond_driver::url::{decode, nearest, pairs};
 use millpond_driver::{Error, Result};
 
-use super::PoolConfig;
+use super::{PoolConfig, Unset, fault};
 
 /// The settings in `url`, and the URL without them.
 pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
+    let mut faults = Vec::new();
+    let parts = take(url, &mut faults);
+    if faults.is_empty() { Ok(parts) } else { Err(Error::config(faults.join("; "))) }
+}
+
+/// As [`split`], with every fault noted. What is left of the URL is whole
+/// whatever is wrong with the settings.
+pub(crate) fn take(url: &str, faults: &mut Vec<String>) -> (PoolConfig, String) {
     let mut config = PoolConfig::new();
     let Some((before, query)) = url.split_once('?') else {
-        return Ok((config, url.to_owned()));
+        return (config, url.to_owned());
     };
     let mut rest = Vec::new();
     let mut seen = Vec::new();
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if !config.set(name, || decode(name, value))? {
+        if !PoolConfig::SETTINGS.contains(&name) {
             rest.push(pair);
-        } else if seen.contains(&name) {
-            return Err(Error::config(format!("{name}: given twice in the URL")));
-        } else {
-            seen.push(name);
+            continue;
+        }
+        if seen.contains(&name) {
+            faults.push(format!("{name}: given twice in the URL"));
+        }
+        seen.push(name);
+        match decode(name, value) {
+            Ok(text) => {
+                if let Err(Unset::Not(form)) = config.set(name, &text) {
+                    faults.push(fault(name, format_args!("{text:?}"), form));
+                }
+            }
+            Err(error) => faults.push(error.to_string()),
         }
     }
     let url = match rest.as_slice() {
         [] => before.to_owned(),
         rest => format!("{before}?{}", rest.join("&")),
     };
-    Ok((config, url))
+    (config, url)
 }
 
 /// What a driver says of a URL, with the setting that was meant where it does
@@ -80,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_the_setting_and_never_the_url() {
+    fn every_fault_names_its_setting_and_never_the_url() {
         for (url, expected) in [
             (
                 "x://user:secret@host/?max_open_conns=many",
@@ -94,6 +111,12 @@ mod tests {
             (
                 "x://user:secret@host/?max_open_conns=%4",
                 "max_open_conns: a % is not followed by two hexadecimal digits",
+            ),
+            (
+                "x://user:secret@host/?reset=all&mode=rw&max_retries=-1&max_idle_conns=%4",
+                "reset = \"all\": must be boundary or session; \
+                 max_retries = \"-1\": must be a whole number from 0 to 4294967295; \
+                 max_idle_conns: a % is not followed by two hexadecimal digits",
             ),
         ] {
             assert_eq!(split(url).expect_err(url).to_string(), expected);

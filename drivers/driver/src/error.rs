@@ -182,7 +182,8 @@ impl Error {
     }
 
     /// Says where it happened, before the message.
-    pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
+    #[must_use]
+    pub fn within(mut self, place: impl fmt::Display) -> Self {
         self.0.message = format!("{place}: {}", self.0.message).into();
         self
     }
