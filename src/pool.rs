@@ -12,12 +12,13 @@
 //!   `leaks` for what is held too long; `turn`: what goes into it and comes out.
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
 //!   `keeper`: the background task.
-//! - `builder`, `acquire`, `connection`, `transaction`, `streaming`, `release`,
+//! - `builder`, `acquire`, `attempts`, `connection`, `transaction`, `streaming`, `release`,
 //!   `hooks`, `info`, `manage`, `weak`, `snapshot`: what a user meets.
 //!
 //! Nothing here names a database or a runtime.
 
 mod acquire;
+mod attempts;
 mod builder;
 mod connection;
 mod connects;
@@ -56,7 +57,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use millpond_driver::{Driver, Error, Result, Row, Rows, TransactionOptions, Value};
+use millpond_driver::{Driver, Result, Row, Rows, TransactionOptions, Value};
 
 pub use acquire::Acquire;
 pub use builder::Builder;
@@ -69,6 +70,7 @@ pub use snapshot::Snapshot;
 pub use transaction::Transaction;
 pub use weak::WeakPool;
 
+use attempts::Attempts;
 use entry::Borrower;
 use shared::Shared;
 use shelf::Take;
@@ -163,7 +165,8 @@ impl<D: Driver> Pool<D> {
     /// Runs one statement on some connection and collects its rows.
     ///
     /// A connection that turns out to be dead before the statement was sent is
-    /// replaced, up to `max_retries` times, and the caller does not see it.
+    /// replaced, up to `max_retries` times within the `acquire_timeout`, and the
+    /// caller does not see it.
     ///
     /// # Errors
     ///
@@ -181,10 +184,10 @@ impl<D: Driver> Pool<D> {
     ) -> impl Future<Output = Result<Rows>> + Send + 'a {
         let place = Location::caller();
         async move {
-            let mut retries = 0;
+            let mut attempts = Attempts::new(self, place);
             loop {
-                let result = Acquire::new(self, place).await?.query(sql, params).await;
-                if !self.again(&mut retries, result.as_ref().err()).await {
+                let result = attempts.acquire().await?.query(sql, params).await;
+                if !attempts.again(result.as_ref().err()).await {
                     return result;
                 }
             }
@@ -232,12 +235,24 @@ impl<D: Driver> Pool<D> {
     ) -> impl Stream<Item = Result<Row>> + Send + 'a {
         let place = Location::caller();
         streaming::rows_of(move |outlet| async move {
-            let mut conn = Acquire::new(self, place).await?;
-            let mut rows = pin!(conn.query_stream(sql, params));
-            while let Some(row) = rows.next().await {
-                outlet.give(row?).await;
+            let mut attempts = Attempts::new(self, place);
+            loop {
+                let ended = {
+                    let mut conn = attempts.acquire().await?;
+                    let mut rows = pin!(conn.query_stream(sql, params));
+                    loop {
+                        match rows.next().await {
+                            Some(Ok(row)) => outlet.give(row).await,
+                            Some(Err(error)) => break Err(error),
+                            None => break Ok(()),
+                        }
+                    }
+                };
+                // What was not sent has given no row.
+                if !attempts.again(ended.as_ref().err()).await {
+                    return ended;
+                }
             }
-            Ok(())
         })
     }
 
@@ -255,10 +270,10 @@ impl<D: Driver> Pool<D> {
     pub fn batch<'a>(&'a self, sql: &'a str) -> impl Future<Output = Result<()>> + Send + 'a {
         let place = Location::caller();
         async move {
-            let mut retries = 0;
+            let mut attempts = Attempts::new(self, place);
             loop {
-                let result = Acquire::new(self, place).await?.batch(sql).await;
-                if !self.again(&mut retries, result.as_ref().err()).await {
+                let result = attempts.acquire().await?.batch(sql).await;
+                if !attempts.again(result.as_ref().err()).await {
                     return result;
                 }
             }
@@ -295,29 +310,14 @@ impl<D: Driver> Pool<D> {
     ) -> impl Future<Output = Result<Transaction<'static, D>>> + Send + '_ {
         let place = Location::caller();
         async move {
-            let mut retries = 0;
+            let mut attempts = Attempts::new(self, place);
             loop {
-                let conn = Acquire::new(self, place).await?;
-                let result = Transaction::owned(conn, &options).await;
-                if !self.again(&mut retries, result.as_ref().err()).await {
+                let result = Transaction::owned(attempts.acquire().await?, &options).await;
+                if !attempts.again(result.as_ref().err()).await {
                     return result;
                 }
             }
         }
-    }
-
-    /// Whether to try once more, on another connection, after the wait that is
-    /// due.
-    async fn again(&self, retries: &mut u32, failed: Option<&Error>) -> bool {
-        let Some(error) = failed else { return false };
-        let runtime = &self.shared.runtime;
-        let retry = self.shared.rules(|rules| rules.retry.clone());
-        let Some(wait) = retry.after(error, *retries, runtime.random()) else { return false };
-        *retries += 1;
-        if !wait.is_zero() {
-            runtime.sleep_until(self.shared.deadline(wait)).await;
-        }
-        true
     }
 
     /// The pool in numbers, all from one moment.

@@ -266,7 +266,10 @@ fn every_script_is_a_stage_and_a_job() {
             continue;
         }
         if BY_HAND.contains(&name) {
-            assert!(read("CONTRIBUTING.md").contains(&path), "CONTRIBUTING.md does not name {path}");
+            assert!(
+                read("CONTRIBUTING.md").contains(&path),
+                "CONTRIBUTING.md does not name {path}"
+            );
             continue;
         }
         assert!(stages.contains(name), "scripts/test does not run {path}");

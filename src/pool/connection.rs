@@ -17,7 +17,7 @@ use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInf
 use super::entry::{Entry, Held, is_death};
 use super::info::ConnectionInfo;
 use super::shared::Shared;
-use super::transaction::{Depth, savepoint};
+use super::transaction::{self, Depth, savepoint};
 
 /// A connection borrowed from a [`Pool`](crate::Pool).
 ///
@@ -112,12 +112,13 @@ impl<D: Driver> PooledConnection<D> {
         stream::once(async move {
             self.unwind().await?;
             let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
-            let Entry { conn, in_flight, fate, dead, .. } = entry;
+            let Entry { conn, in_flight, fate, dead, depth, .. } = entry;
             let left_over = std::mem::replace(in_flight, true);
             let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
                 if let Err(error) = &row {
                     *fate = error.fate().max(*fate);
                     *dead |= error.fate() == Fate::Discard && is_death(error);
+                    depth.note(error);
                 }
                 row
             });
@@ -133,7 +134,14 @@ impl<D: Driver> PooledConnection<D> {
 
     /// Rolls back what dropped transactions have left open.
     pub(super) async fn unwind(&mut self) -> Result<()> {
-        let Some(target) = self.depth().unwinding() else { return Ok(()) };
+        let undone = self.depth().is_undone();
+        let Some(target) = self.depth().unwinding() else {
+            return if undone { Err(transaction::undone()) } else { Ok(()) };
+        };
+        if undone {
+            self.depth().unwound();
+            return if target == 0 { Ok(()) } else { Err(transaction::undone()) };
+        }
         let rolled_back = if target == 0 {
             self.run(async |driver, conn| driver.rollback(conn).await).await
         } else {

@@ -61,6 +61,7 @@ impl<C> Entry<C> {
     pub(super) fn note(&mut self, error: &Error) {
         self.fate = error.fate().max(self.fate);
         self.dead |= error.fate() == Fate::Discard && is_death(error);
+        self.depth.note(error);
     }
 
     /// Forgets what the last borrower left, now that it is cleaned.

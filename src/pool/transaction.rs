@@ -8,7 +8,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use millpond_driver::{Driver, Error, Result, TransactionOptions};
+use millpond_driver::{Driver, Error, Fate, Outcome, Result, TransactionOptions};
 
 use super::connection::PooledConnection;
 
@@ -19,6 +19,8 @@ pub(super) struct Depth {
     now: u32,
     /// Transactions deeper than this were dropped and wait to be rolled back.
     unwind_to: Option<u32>,
+    /// The database has rolled all of it back by itself.
+    undone: bool,
 }
 
 impl Depth {
@@ -34,9 +36,31 @@ impl Depth {
 
     pub(super) fn unwound(&mut self) {
         if let Some(target) = self.unwind_to.take() {
-            self.now = target;
+            self.rise_to(target);
         }
     }
+
+    fn rise_to(&mut self, depth: u32) {
+        self.now = depth;
+        self.undone &= depth > 0;
+    }
+
+    /// A statement has failed so. What follows it in a transaction that is gone
+    /// would take effect by itself.
+    pub(super) fn note(&mut self, error: &Error) {
+        let gone = error.outcome() == Outcome::RolledBack && error.fate() == Fate::Reusable;
+        self.undone |= gone && self.now > 0;
+    }
+
+    pub(super) fn is_undone(&self) -> bool {
+        self.undone
+    }
+}
+
+/// What is said of a statement in a transaction that is gone.
+pub(super) fn undone() -> Error {
+    Error::statement("not sent: the database has rolled this transaction back")
+        .with_outcome(Outcome::RolledBack)
 }
 
 /// The savepoint that starts level `depth`, for depths of 2 and more.
@@ -48,7 +72,10 @@ pub(super) fn savepoint(depth: u32) -> String {
 /// connection) or [`PooledConnection::begin`] (which borrows one).
 ///
 /// Dereferences to the connection: statements run inside it, and `begin` on it
-/// opens a savepoint. Dropping it without [`commit`](Self::commit) rolls back:
+/// opens a savepoint. Where the database rolls back all of it because of one
+/// statement (a deadlock, on MySQL), those that follow are refused with
+/// [`Outcome::RolledBack`](crate::Outcome::RolledBack), `commit` included: they
+/// would take effect alone. Dropping it without [`commit`](Self::commit) rolls back:
 /// before the connection's next statement, or in the background if the
 /// connection goes back to the pool.
 ///
@@ -184,6 +211,10 @@ impl<D: Driver> PooledConnection<D> {
 
     /// Ends level `depth`.
     async fn rise(&mut self, depth: u32, how: End) -> Result<()> {
+        if how == End::Rollback && self.depth().is_undone() {
+            self.depth().rise_to(depth - 1);
+            return Ok(());
+        }
         self.unwind().await?;
         if depth > 1 {
             let name = savepoint(depth);
@@ -197,7 +228,7 @@ impl<D: Driver> PooledConnection<D> {
         } else {
             self.run(async |driver, conn| driver.rollback(conn).await).await?;
         }
-        self.depth().now = depth - 1;
+        self.depth().rise_to(depth - 1);
         Ok(())
     }
 }
