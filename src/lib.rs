@@ -57,8 +57,8 @@ pub use millpond_driver::{
     Scope, ServerInfo, Session, Time, Timestamp, TransactionOptions, Value, params,
 };
 pub use pool::{
-    Acquire, Builder, CloseReport, ConnectionInfo, HookConnection, Leak, Pool, PooledConnection,
-    Snapshot, Transaction, WeakPool,
+    Acquire, Builder, CloseReason, CloseReport, ConnectionInfo, Event, HookConnection, Leak,
+    Observer, Pool, PooledConnection, Snapshot, Transaction, WeakPool,
 };
 pub use registry::{PoolRegistry, RegistryReport};
 

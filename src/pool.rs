@@ -23,6 +23,7 @@ mod builder;
 mod connection;
 mod connects;
 mod entry;
+mod events;
 #[cfg(all(test, not(millpond_loom)))]
 mod histories;
 mod hooks;
@@ -33,6 +34,8 @@ mod leaks;
 mod lifecycle;
 mod login;
 mod manage;
+mod meters;
+mod numbers;
 mod outage;
 mod release;
 mod settle;
@@ -62,6 +65,7 @@ use millpond_driver::{Driver, Result, Row, Rows, TransactionOptions, Value};
 pub use acquire::Acquire;
 pub use builder::Builder;
 pub use connection::PooledConnection;
+pub use events::{CloseReason, Event, Observer};
 pub use hooks::HookConnection;
 pub use info::ConnectionInfo;
 pub use leaks::Leak;
@@ -71,7 +75,8 @@ pub use transaction::Transaction;
 pub use weak::WeakPool;
 
 use attempts::Attempts;
-use entry::Borrower;
+
+use entry::{Borrower, Held};
 use shared::Shared;
 use shelf::Take;
 use turn::{Caller, Entered};
@@ -150,14 +155,19 @@ impl<D: Driver> Pool<D> {
     pub fn try_acquire(&self) -> Option<PooledConnection<D>> {
         let shared = &self.shared;
         let borrower = Borrower { place: Location::caller(), label: None };
+        let serve = |held: Held<_>| {
+            let connection = held.entry.id;
+            shared.tell(|| Event::Acquired { connection, waited: Duration::ZERO, label: None });
+            Some(PooledConnection::new(Arc::clone(shared), held))
+        };
         let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), borrower) {
-            Take::Fresh(held) => return Some(PooledConnection::new(Arc::clone(shared), held)),
+            Take::Fresh(held) => return serve(held),
             Take::Stale(held) => Some(held),
             Take::Nothing => None,
         };
         let caller = Caller { borrower, patience: Some(Duration::ZERO), waker: &mut None };
         match shared.turn(|state, turn| state.enter(turn, caller, stale)) {
-            Entered::Served(held) => Some(PooledConnection::new(Arc::clone(shared), held)),
+            Entered::Served(held) => serve(held),
             _ => None,
         }
     }
@@ -325,10 +335,17 @@ impl<D: Driver> Pool<D> {
         let Shared { shelf, meters, .. } = &*self.shared;
         let mut snapshot = self.shared.read(|state| Snapshot::take(state, shelf));
         if let Some(meters) = meters {
-            snapshot.waits = Some(meters.waits.read());
-            snapshot.connects = Some(meters.connects.read());
+            snapshot.waits = Some(meters.waits.read().timings());
+            snapshot.connects = Some(meters.connects.read().timings());
+            snapshot.holds = Some(meters.holds.read().timings());
+            snapshot.statements = Some(meters.statements.read().timings());
         }
         snapshot
+    }
+
+    /// The name of the pool in metrics.
+    pub fn name(&self) -> &str {
+        &self.shared.name
     }
 
     /// The driver the pool was built with.

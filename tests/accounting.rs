@@ -1,9 +1,11 @@
 //! What the pool says of itself and what it costs the server: counts that add
 //! up, no connect too many, no connection left behind.
 
+use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, select};
 use millpond::drivers::fake::{Act, Fake, Gate};
 use millpond::testing::sim::Sim;
 use millpond::{
@@ -92,6 +94,57 @@ fn a_hundred_tasks_over_three_connections_leave_three_idle() {
 }
 
 #[test]
+fn ten_rounds_of_ten_thousand_tasks_complete() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 10).build_lazy().unwrap();
+        for round in 1..=10 {
+            let tasks = (0..10_000).map(|_| async {
+                let _conn = pool.acquire().await.unwrap();
+                sim.sleep(Duration::from_millis(1)).await;
+            });
+            join_all(tasks).await;
+            let now = pool.snapshot();
+            adds_up(&now);
+            assert_eq!((now.acquired, now.waiting, now.in_use), (round * 10_000, 0, 0));
+        }
+        assert!(fake.counts().opened <= 10);
+    });
+}
+
+/// The connect ends in its own time, whatever its caller does meanwhile.
+#[test]
+fn a_scope_cancelled_after_the_return_costs_no_connection() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 8).build_lazy().unwrap();
+        for _ in 0..16 {
+            let scope = async {
+                pool.query("work", &[]).await.unwrap();
+                drop(pool.acquire().await.unwrap());
+                pending::<()>().await;
+            };
+            select(pin!(scope), pin!(sim.sleep(SECOND / 10))).await;
+        }
+        assert_eq!((pool.snapshot().acquired, fake.counts().connects), (32, 1));
+    });
+}
+
+#[test]
+fn an_acquire_that_is_never_polled_asks_for_nothing() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 8).build_lazy().unwrap();
+        drop(pool.acquire());
+        drop((pool.query("work", &[]), pool.begin(), pool.query_stream("work", &[])));
+        sim.sleep(SECOND).await;
+        let now = pool.snapshot();
+        assert_eq!((now.acquired, now.waiting, now.opening), (0, 0, 0));
+        assert_eq!(fake.counts().connects, 0);
+    });
+}
+
+#[test]
 fn a_connect_under_way_counts_as_opening() {
     Sim::new(1).run(async |sim| {
         let fake = Fake::new();
@@ -107,6 +160,27 @@ fn a_connect_under_way_counts_as_opening() {
         gate.open();
         caller.await;
         assert_eq!(pool.snapshot().to_string(), "1 of 8 open: 0 in use, 1 idle; 0 waiting");
+    });
+}
+
+#[test]
+fn a_connect_under_way_is_counted_beside_one_in_use() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let gate = Gate::new();
+        let pool = pool_of(&fake, &sim, 8).build().await.unwrap();
+        let held = pool.acquire().await.unwrap();
+        fake.always_connect(Act::Wait(gate.clone()));
+        assert!(pool.try_acquire().is_none());
+        let now = pool.snapshot();
+        adds_up(&now);
+        assert_eq!(now.to_string(), "1 of 8 open: 1 in use, 0 idle, 1 opening; 0 waiting");
+        drop(held);
+        let now = pool.snapshot();
+        assert_eq!(now.to_string(), "1 of 8 open: 0 in use, 1 idle, 1 opening; 0 waiting");
+        gate.open();
+        sim.sleep(SECOND).await;
+        assert_eq!(pool.snapshot().idle, 2);
     });
 }
 
@@ -242,7 +316,9 @@ open                1   created                    1
 opening             1   overloads                  1
 waiting             0   max open                   2
 waits       none
-connects    1: half within 0.0ns, 99 % within 0.0ns, all within 0.0ns"
+connects    1: half within 0.0ns, 99 % within 0.0ns, all within 0.0ns
+holds       1200: half within 0.0ns, 99 % within 0.0ns, all within 0.0ns
+statements  none"
         );
     });
 }
@@ -357,6 +433,31 @@ fn waits_and_connects_are_timed() {
         assert_eq!((connects.count, connects.max, connects.total), (1, SECOND / 4, SECOND / 4));
         let table = format!("{now:#}");
         assert!(table.contains("waits       1: half within 2.0s, "), "{table}");
+    });
+}
+
+#[test]
+fn an_empty_a_warm_and_two_contended_acquires_are_told_apart() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::After(SECOND / 4));
+        let pool = pool_of(&fake, &sim, 1).build_lazy().unwrap();
+        let told = || {
+            let now = pool.snapshot();
+            let waits = now.waits.unwrap();
+            (now.acquired, waits.count, waits.total)
+        };
+        drop(pool.acquire().await.unwrap());
+        assert_eq!(told(), (1, 1, SECOND / 4), "it waited for the connect");
+        let held = pool.acquire().await.unwrap();
+        assert_eq!(told(), (2, 1, SECOND / 4), "it did not wait");
+        let contended = join_all((0..2).map(|_| async { drop(pool.acquire().await.unwrap()) }));
+        let release = async {
+            sim.sleep(SECOND).await;
+            drop(held);
+        };
+        join(contended, release).await;
+        assert_eq!(told(), (4, 3, SECOND * 9 / 4));
     });
 }
 

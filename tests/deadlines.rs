@@ -78,6 +78,21 @@ fn connects_that_hang_are_given_up_and_tried_again_until_the_deadline() {
 }
 
 #[test]
+fn a_connect_that_times_out_is_a_failure_and_a_caller_that_does_is_not() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_connect(Act::Hang);
+        let pool = pool_of(&fake, &sim, 2).connect_timeout(SECOND * 2).build_lazy().unwrap();
+        let (_, error) = vain(&sim, pool.acquire().timeout(SECOND)).await;
+        assert!(error.source().is_none(), "nothing is known of the database");
+        assert_eq!((pool.snapshot().timeouts, pool.snapshot().connects_failed), (1, 0));
+        let (_, error) = vain(&sim, pool.acquire().timeout(SECOND * 3 / 2)).await;
+        assert_eq!(error.source().unwrap().to_string(), "no answer from the database within 2s");
+        assert_eq!((pool.snapshot().timeouts, pool.snapshot().connects_failed), (2, 1));
+    });
+}
+
+#[test]
 fn a_check_that_hangs_for_longer_does_not_hold_the_caller() {
     Sim::new(1).run(async |sim| {
         let fake = Fake::new();
@@ -183,6 +198,17 @@ fn with_no_time_an_idle_connection_is_lent_and_else_the_call_fails_at_once() {
         assert_eq!((took, error.kind()), (Duration::ZERO, ErrorKind::Timeout(Phase::Waiting)));
         drop(held);
         assert!(pool.acquire().await.is_ok());
+    });
+}
+
+#[test]
+fn with_no_time_a_paused_pool_says_so_at_once() {
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(&Fake::new(), &sim, 2).build().await.unwrap();
+        pool.pause();
+        let error = pool.acquire().timeout(Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Paused));
+        assert_eq!((sim.elapsed(), pool.snapshot().waiting), (Duration::ZERO, 0));
     });
 }
 

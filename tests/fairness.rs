@@ -132,6 +132,28 @@ fn a_waiter_dropped_after_it_was_woken_passes_the_connection_on() {
 }
 
 #[test]
+fn sixty_four_that_give_up_before_each_hand_over_delay_nobody() {
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(&Fake::new(), &sim, 1).build().await.unwrap();
+        for _ in 0..100 {
+            let held = pool.acquire().await.unwrap();
+            let mut quitters: Vec<_> = (0..64).map(|_| Box::pin(pool.acquire())).collect();
+            for quitter in &mut quitters {
+                assert!(poll!(quitter).is_pending());
+            }
+            let mut waiter = pin!(pool.acquire());
+            assert!(poll!(&mut waiter).is_pending());
+            // Half of them leave before the return, half are passed over by it.
+            quitters.truncate(32);
+            drop(held);
+            drop(quitters);
+            assert!(poll!(&mut waiter).is_ready());
+        }
+        assert_eq!((sim.elapsed(), pool.snapshot().waiting), (Duration::ZERO, 0));
+    });
+}
+
+#[test]
 fn two_returns_in_one_instant_serve_two_waiters() {
     for seed in 0..10 {
         Sim::new(seed).run(async |sim| {
@@ -324,6 +346,37 @@ fn two_groups_that_compete_get_equal_shares() {
             let turns: Vec<u32> = join_all(callers.collect::<Vec<_>>()).await;
             let (fewest, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
             assert!(most - fewest <= 2, "{turns:?}");
+        });
+    }
+}
+
+/// Callers that gave up leave no backlog that would make later ones late.
+#[test]
+fn timeouts_stop_as_soon_as_the_load_falls_below_capacity() {
+    for seed in 0..10 {
+        Sim::new(seed).run(async |sim| {
+            let pool = pool_of(&Fake::new(), &sim, 4)
+                .acquire_timeout(MILLISECOND * 15)
+                .build()
+                .await
+                .unwrap();
+            let callers = async |count: usize, uses| {
+                let callers = (0..count).map(|_| {
+                    let (world, pool) = (sim.clone(), pool.clone());
+                    sim.task(async move {
+                        for _ in 0..uses {
+                            if let Ok(_conn) = pool.acquire().await {
+                                world.sleep(MILLISECOND * 10).await;
+                            }
+                        }
+                    })
+                });
+                join_all(callers.collect::<Vec<_>>()).await;
+                pool.snapshot().timeouts
+            };
+            let under_load = callers(20, 10).await;
+            assert!(under_load > 50, "{under_load} timeouts");
+            assert_eq!(callers(4, 25).await, under_load, "of the next hundred none is late");
         });
     }
 }

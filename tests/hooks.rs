@@ -463,3 +463,21 @@ fn a_pool_without_hooks_spawns_no_task_for_a_loan() {
         assert_eq!(sim.polls(), before, "at {:?}", sim.now());
     });
 }
+
+#[test]
+fn a_try_in_vain_has_a_connection_admitted_for_a_later_one() {
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(&Fake::new(), &sim, 2)
+            .before_acquire(|_| Box::pin(std::future::ready(Ok(()))))
+            .build()
+            .await
+            .unwrap();
+        assert!(pool.try_acquire().is_none(), "the hook has not been asked");
+        sim.sleep(MS).await;
+        assert!(pool.try_acquire().is_some());
+        sim.sleep(MS).await;
+        assert!(pool.acquire().timeout(Duration::ZERO).await.is_err());
+        sim.sleep(MS).await;
+        assert!(pool.acquire().timeout(Duration::ZERO).await.is_ok());
+    });
+}

@@ -1,12 +1,12 @@
 //! Connections that are held for too long: told once, with who and where, and
 //! never taken away.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use millpond::drivers::fake::Fake;
 use millpond::testing::sim::Sim;
-use millpond::{Leak, Pool};
+use millpond::{Leak, Pool, WeakPool};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -124,5 +124,34 @@ fn a_pool_at_rest_wakes_no_more_than_once_for_each_such_time() {
         let before = sim.polls();
         sim.sleep(SECOND * 540).await;
         assert!(sim.polls() - before < 80, "{} polls", sim.polls() - before);
+    });
+}
+
+/// The listener is called outside the lock.
+#[test]
+fn a_listener_may_evict_what_it_is_told_of() {
+    Sim::new(1).run(async |sim| {
+        let home: Arc<OnceLock<WeakPool<Fake>>> = Arc::default();
+        let pool = Pool::builder(Fake::new())
+            .max_open_conns(1)
+            .leak_after(SECOND)
+            .on_leak({
+                let home = Arc::clone(&home);
+                move |leak| {
+                    let pool = home.get().and_then(WeakPool::upgrade).expect("it is there");
+                    assert_eq!(pool.snapshot().leaks, 1);
+                    pool.evict_one(leak.connection);
+                }
+            })
+            .runtime(sim.clone())
+            .build()
+            .await
+            .unwrap();
+        home.set(pool.downgrade()).expect("set once");
+        let mut held = pool.acquire().await.unwrap();
+        sim.sleep(SECOND * 2).await;
+        held.query("still mine", &[]).await.unwrap();
+        drop(held);
+        assert_eq!(pool.acquire().await.unwrap().id(), 2);
     });
 }

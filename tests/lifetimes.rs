@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use millpond::drivers::fake::Fake;
 use millpond::testing::sim::Sim;
 use millpond::{Builder, Pool, PooledConnection};
@@ -75,6 +76,40 @@ fn the_end_is_drawn_once_at_birth() {
                 assert_eq!(pool.acquire().await.unwrap().id(), 1);
                 sim.sleep(SECOND).await;
             }
+        });
+    }
+}
+
+/// The χ² of ten equal parts exceeds 21.7 once in a hundred times.
+#[test]
+fn lifetimes_are_uniform_over_the_last_fifth_also_below_a_second() {
+    for longest in [SECOND * 1000, SECOND / 2] {
+        Sim::new(1).run(async |sim| {
+            let fake = Fake::new();
+            let pool = pool_of(&fake, &sim, 1000)
+                .max_idle_conns(1000)
+                .connect_concurrency(1000)
+                .conn_max_lifetime(longest)
+                .conn_max_idle_time(Duration::ZERO)
+                .health_interval(Duration::ZERO)
+                .build_lazy()
+                .unwrap();
+            let held = join_all((0..1000).map(|_| pool.acquire())).await;
+            assert_eq!(sim.elapsed(), Duration::ZERO, "born together");
+            drop(held);
+            sim.sleep(longest * 4 / 5 - Duration::from_nanos(1)).await;
+            let mut left = fake.counts().live;
+            assert_eq!(left, 1000);
+            let mut chi_squared = 0.0;
+            for _ in 0..10 {
+                sim.sleep(longest / 50).await;
+                let ended = (left - fake.counts().live) as f64;
+                left = fake.counts().live;
+                chi_squared += (ended - 100.0).powi(2) / 100.0;
+            }
+            sim.sleep(MS).await;
+            assert_eq!(fake.counts().live, 0);
+            assert!(chi_squared < 21.7, "{chi_squared} within {longest:?}");
         });
     }
 }

@@ -8,6 +8,8 @@
     any(feature = "tokio", feature = "async-std", feature = "smol")
 ))]
 
+#[path = "mysql/batches.rs"]
+mod batches;
 #[path = "mysql/connecting.rs"]
 mod connecting;
 #[path = "mysql/dropping.rs"]
@@ -24,6 +26,8 @@ mod outages;
 mod passwords;
 #[path = "mysql/sessions.rs"]
 mod sessions;
+#[path = "support/several.rs"]
+mod several;
 #[path = "support/storm.rs"]
 mod storm;
 #[path = "mysql/values.rs"]

@@ -7,6 +7,8 @@
     any(feature = "tokio", feature = "async-std", feature = "smol")
 ))]
 
+#[path = "postgres/batches.rs"]
+mod batches;
 #[path = "postgres/connecting.rs"]
 mod connecting;
 #[path = "postgres/dropped.rs"]
@@ -25,6 +27,8 @@ mod outage;
 mod outages;
 #[path = "postgres/passwords.rs"]
 mod passwords;
+#[path = "support/several.rs"]
+mod several;
 #[path = "postgres/standby.rs"]
 mod standby;
 #[path = "support/storm.rs"]

@@ -143,6 +143,21 @@ fn a_transaction_on_the_pool_survives_a_restart_within_the_unchecked_second() {
     });
 }
 
+#[test]
+fn a_dead_connection_met_by_a_query_is_replaced_by_one() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4).build_lazy().unwrap();
+        fill(&pool, 1).await;
+        fake.restart();
+        pool.query("mine", &[]).await.unwrap();
+        sim.sleep(MS).await;
+        let now = pool.snapshot();
+        assert_eq!((now.open, now.created, now.closed), (1, 2, 1));
+        assert_eq!((fake.counts().connects, fake.counts().live), (2, 1));
+    });
+}
+
 /// The error of a statement whose connection was found dead before it was sent.
 fn unsent() -> Act {
     Act::Fail(Error::lost("closed by the server").with_outcome(Outcome::NotSent))

@@ -118,6 +118,64 @@ fn a_begin_dropped_in_flight_leaves_no_transaction_to_the_next_borrower() {
     }
 }
 
+/// Three times on each of two connections: a statement is refused, and the
+/// caller leaves at once.
+#[test]
+fn transactions_whose_statements_fail_leave_the_pool_serving() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool =
+            Pool::builder(fake.clone()).max_open_conns(2).runtime(sim).build().await.unwrap();
+        for _ in 0..3 {
+            let mut both = [pool.begin().await.unwrap(), pool.begin().await.unwrap()];
+            for tx in &mut both {
+                fake.next_queries([Act::reject()]);
+                tx.query("no such table", &[]).await.unwrap_err();
+                assert_eq!(pool.driver().session(tx), Session::FailedTransaction);
+            }
+        }
+        let both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        for conn in &both {
+            assert_eq!(pool.driver().session(conn), Session::Clean);
+        }
+        assert_eq!((fake.counts().opened, fake.counts().resets), (2, 6));
+    });
+}
+
+#[test]
+fn a_transaction_dropped_with_its_statement_in_flight_is_rolled_back_or_closed() {
+    for (reset, id) in [(Act::Answer, 1), (Act::cut(), 2), (Act::Hang, 2)] {
+        Sim::new(1).run(async |sim| {
+            let fake = Fake::new();
+            fake.always_reset(reset);
+            let pool = one_connection(&sim, &fake).await;
+            let mut tx = pool.begin().await.unwrap();
+            fake.next_queries([Act::Hang]);
+            cancel_after(1, tx.query("work", &[])).await;
+            drop(tx);
+            let mut conn = pool.acquire().await.unwrap();
+            assert_eq!((conn.id(), pool.driver().session(&conn)), (id, Session::Clean));
+            let rows = conn.query("mine", &[]).await.unwrap();
+            assert_eq!(rows.scalar::<String>().unwrap(), "mine");
+            assert_eq!((fake.counts().cancels, fake.counts().live), (1, 1));
+        });
+    }
+}
+
+#[test]
+fn a_begin_that_is_refused_keeps_its_connection_and_one_that_breaks_it_does_not() {
+    for (act, id) in [(Act::reject(), 1), (Act::cut(), 2)] {
+        Sim::new(1).run(async |sim| {
+            let fake = Fake::new();
+            let pool = one_connection(&sim, &fake).await;
+            fake.next_queries([act]);
+            pool.begin().await.unwrap_err();
+            assert_eq!(pool.acquire().await.unwrap().id(), id);
+            assert_eq!((fake.counts().resets, fake.counts().live), (0, 1));
+        });
+    }
+}
+
 /// A commit whose answer is lost may have taken effect: it is not repeated and
 /// not called failed.
 #[test]
@@ -131,6 +189,24 @@ fn a_commit_whose_answer_is_lost_is_unknown() {
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, millpond::Outcome::Unknown));
         assert_eq!(fake.statements(), ["BEGIN", "COMMIT"]);
     });
+}
+
+#[test]
+fn a_connection_lost_at_the_end_of_a_transaction_is_told_and_costs_nothing() {
+    for commits in [true, false] {
+        Sim::new(1).run(async |sim| {
+            let fake = Fake::new();
+            let pool = one_connection(&sim, &fake).await;
+            let mut tx = pool.begin().await.unwrap();
+            tx.execute("work", &[]).await.unwrap();
+            fake.restart();
+            let error = if commits { tx.commit().await } else { tx.rollback().await }.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Lost);
+            assert_eq!(fake.statements(), ["BEGIN", "work"], "not tried again elsewhere");
+            assert_eq!(pool.acquire().await.unwrap().id(), 2);
+            assert_eq!((fake.counts().live, pool.snapshot().closed), (1, 1));
+        });
+    }
 }
 
 #[test]

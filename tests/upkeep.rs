@@ -39,6 +39,109 @@ fn the_minimum_is_filled_without_a_caller_once_the_database_is_there() {
 }
 
 #[test]
+fn a_fill_that_fails_is_counted_and_told_to_nobody() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4).min_idle_conns(2).build().await.unwrap();
+        sim.sleep(SECOND / 10).await;
+        fake.always_connect(Act::refuse());
+        let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        sim.sleep(SECOND * 10).await;
+        let now = pool.snapshot();
+        assert!(now.connects_failed >= 10, "{now:#}");
+        assert_eq!((now.open, now.timeouts), (2, 0));
+        drop(held);
+        assert!(pool.acquire().await.is_ok());
+        fake.always_connect(Act::Answer);
+        let _two = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        sim.sleep(SECOND * 2).await;
+        assert_eq!((pool.snapshot().in_use, pool.snapshot().idle), (2, 2));
+    });
+}
+
+#[test]
+fn a_minimum_of_two_is_restored_when_one_comes_back_dead() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4).min_idle_conns(2).build_lazy().unwrap();
+        sim.sleep(SECOND / 10).await;
+        assert_eq!((pool.snapshot().idle, fake.counts().connects), (2, 2));
+        let mut conn = pool.acquire().await.unwrap();
+        fake.next_queries([Act::cut()]);
+        conn.query("work", &[]).await.unwrap_err();
+        drop(conn);
+        sim.sleep(SECOND / 10).await;
+        assert_eq!((pool.snapshot().idle, fake.counts().live), (2, 2));
+        assert_eq!(fake.counts().connects, 3);
+    });
+}
+
+#[test]
+fn the_minimum_is_there_again_one_connect_after_it_broke_in_use() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 1).min_idle_conns(1).build().await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        fake.always_connect(Act::After(SECOND)).next_queries([Act::cut()]);
+        conn.query("work", &[]).await.unwrap_err();
+        let start = sim.elapsed();
+        drop(conn);
+        sim.sleep(SECOND / 2).await;
+        assert_eq!((pool.snapshot().open, pool.snapshot().opening), (0, 1));
+        sim.sleep(SECOND - (sim.elapsed() - start)).await;
+        sim.sleep(SECOND / 100).await;
+        assert_eq!(pool.snapshot().idle, 1);
+    });
+}
+
+#[test]
+fn slow_connects_fill_the_minimum_one_by_one_and_it_stays() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 20)
+            .max_idle_conns(20)
+            .min_idle_conns(19)
+            .connect_concurrency(1)
+            .conn_max_idle_time(SECOND * 60)
+            .build_lazy()
+            .unwrap();
+        let _held = pool.acquire().await.unwrap();
+        fake.always_connect(Act::After(SECOND));
+        // The second connect had begun while they were still fast.
+        for filled in 1..20 {
+            let open = pool.snapshot().open;
+            assert!((filled..=filled + 1).contains(&open), "{open} after {filled} s");
+            sim.sleep(SECOND).await;
+        }
+        assert_eq!(pool.snapshot().idle, 19);
+        sim.sleep(SECOND * 600).await;
+        let now = pool.snapshot();
+        assert_eq!((now.in_use, now.idle, now.created, now.closed), (1, 19, 20, 0));
+    });
+}
+
+#[test]
+fn the_minimum_outlives_the_lifetimes_of_its_connections() {
+    for seed in 0..10 {
+        Sim::new(seed).run(async |sim| {
+            let fake = Fake::new();
+            let pool = pool_of(&fake, &sim, 4)
+                .min_idle_conns(3)
+                .conn_max_lifetime(SECOND * 60)
+                .build_lazy()
+                .unwrap();
+            sim.sleep(SECOND / 10).await;
+            while sim.elapsed() < SECOND * 600 {
+                assert!(pool.snapshot().idle >= 3, "at {:?}: {}", sim.elapsed(), pool.snapshot());
+                sim.sleep(SECOND).await;
+            }
+            assert!(fake.counts().opened >= 30, "each lived for a minute at most");
+            assert!(fake.counts().peak_live <= 4);
+        });
+    }
+}
+
+#[test]
 fn borrowing_refills_the_minimum_up_to_the_limit() {
     Sim::new(1).run(async |sim| {
         let fake = Fake::new();

@@ -15,6 +15,7 @@ use millpond_driver::{Driver, Error, Result};
 
 use super::connection::PooledConnection;
 use super::entry::{Borrower, Held};
+use super::events::Event;
 use super::keeper::Keeper;
 use super::shared::Shared;
 use super::shelf::Take;
@@ -77,7 +78,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
                 if shared.shelf.slots.len() < shared.live.min_idle() {
                     shared.turn(State::settle);
                 }
-                return self.serve(held);
+                return self.serve(held, Duration::ZERO);
             }
             Take::Stale(held) => Some(held),
             Take::Nothing => None,
@@ -89,7 +90,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
             (state.enter(turn, caller, stale), turn.now)
         });
         match entered {
-            Entered::Served(held) => self.serve(held),
+            Entered::Served(held) => self.serve(held, Duration::ZERO),
             Entered::Refused(error) => self.fail(error),
             Entered::NotNow => self.fail(timed_out(shared, Duration::ZERO)),
             Entered::Queued(ticket) => {
@@ -144,10 +145,11 @@ impl<'a, D: Driver> Acquire<'a, D> {
         let shared = &self.pool.shared;
         match answer {
             Answer::Granted(held) => {
+                let waited = shared.runtime.now().saturating_duration_since(since);
                 if let Some(meters) = &shared.meters {
-                    meters.waits.record(shared.runtime.now().saturating_duration_since(since));
+                    meters.waits.record(held.entry.id as usize, waited);
                 }
-                self.serve(held)
+                self.serve(held, waited)
             }
             Answer::Failed(error) => self.fail(error),
             Answer::Expired => {
@@ -158,13 +160,22 @@ impl<'a, D: Driver> Acquire<'a, D> {
         }
     }
 
-    fn serve(&mut self, held: Held<D::Connection>) -> Poll<Result<PooledConnection<D>>> {
+    #[inline]
+    fn serve(
+        &mut self,
+        held: Held<D::Connection>,
+        waited: Duration,
+    ) -> Poll<Result<PooledConnection<D>>> {
         self.progress = Progress::Done;
+        let (connection, label) = (held.entry.id, self.borrower.label);
+        self.pool.shared.tell(|| Event::Acquired { connection, waited, label });
         Poll::Ready(Ok(PooledConnection::new(Arc::clone(&self.pool.shared), held)))
     }
 
     fn fail(&mut self, error: Error) -> Poll<Result<PooledConnection<D>>> {
         self.progress = Progress::Done;
+        let label = self.borrower.label;
+        self.pool.shared.tell(|| Event::AcquireFailed { error: &error, label });
         Poll::Ready(Err(error))
     }
 }

@@ -10,6 +10,8 @@ use millpond_driver::{Driver, Error};
 
 use super::Pool;
 use super::acquire::Acquire;
+use super::events::Event;
+use crate::sync::Ordering;
 
 pub(super) struct Attempts<'a, D: Driver> {
     pool: &'a Pool<D>,
@@ -44,6 +46,11 @@ impl<'a, D: Driver> Attempts<'a, D> {
             return false;
         };
         self.retries += 1;
+        if let Some(meters) = &shared.meters {
+            meters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        let retries = self.retries;
+        shared.tell(|| Event::Retried { retries, error });
         if wait.is_zero() {
             return true;
         }

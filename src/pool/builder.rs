@@ -11,6 +11,7 @@ use millpond_driver::{BoxFuture, Credentials, Driver, Error, Phase, Result, Runt
 
 use super::Pool;
 use super::connects::Newborn;
+use super::events::Observer;
 use super::hooks::{HookConnection, Hooks};
 use super::leaks::Leak;
 use super::login::Login;
@@ -26,11 +27,18 @@ pub struct Builder<D: Driver> {
     pub(crate) config: PoolConfig,
     runtime: Option<Arc<dyn Runtime>>,
     hooks: Hooks<D>,
+    name: Option<String>,
 }
 
 impl<D: Driver> Builder<D> {
     pub(super) fn new(driver: D) -> Self {
-        Self { driver, config: PoolConfig::new(), runtime: None, hooks: Hooks::default() }
+        Self {
+            driver,
+            config: PoolConfig::new(),
+            runtime: None,
+            hooks: Hooks::default(),
+            name: None,
+        }
     }
 
     /// Replaces all settings made so far.
@@ -135,7 +143,9 @@ impl<D: Driver> Builder<D> {
                  enable the feature `smol` or `async-std`, or name one with Builder::runtime",
             )
         })?;
-        Ok(Pool { shared: Arc::new(Shared::new(self.driver, runtime, settings, self.hooks)) })
+        let name = self.name.unwrap_or_else(|| self.driver.name().to_owned());
+        let shared = Shared::new(self.driver, runtime, settings, self.hooks, name);
+        Ok(Pool { shared: Arc::new(shared) })
     }
 }
 
@@ -219,10 +229,26 @@ impl<D: Driver> Builder<D> {
     }
 }
 
+impl<D: Driver> Builder<D> {
+    /// Has somebody told what happens in the pool, one by one. The last one set
+    /// counts.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.hooks.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The name of the pool in metrics. Default: that of its driver.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+}
+
 impl<D: Driver> fmt::Debug for Builder<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("driver", &self.driver.name())
+            .field("name", &self.name)
             .field("config", &self.config)
             .field("hooks", &self.hooks)
             .finish_non_exhaustive()

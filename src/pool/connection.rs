@@ -5,9 +5,9 @@
 //! becomes of it afterwards is decided in `release`.
 
 use std::fmt;
+use std::future::ready;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
@@ -16,6 +16,7 @@ use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInf
 
 use super::entry::{Entry, Held, is_death};
 use super::info::ConnectionInfo;
+use super::meters::Timing;
 use super::shared::Shared;
 use super::transaction::{self, Depth, savepoint};
 
@@ -26,6 +27,17 @@ use super::transaction::{self, Depth, savepoint};
 /// unwinding, in a destructor. What was left unclean (an open transaction, a
 /// statement whose future was dropped) is cleaned in the background before
 /// anybody else gets it, or the connection is closed.
+///
+/// Nobody can use it after that, or give it back twice:
+///
+/// ```compile_fail,E0382
+/// # async fn twice<D: millpond::Driver>(pool: millpond::Pool<D>) -> millpond::Result<()> {
+/// let mut conn = pool.acquire().await?;
+/// conn.discard();
+/// conn.query("SELECT 1", &[]).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct PooledConnection<D: Driver> {
     shared: Arc<Shared<D>>,
     /// `None` only while it is being dropped.
@@ -112,22 +124,28 @@ impl<D: Driver> PooledConnection<D> {
         stream::once(async move {
             self.unwind().await?;
             let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
-            let Entry { conn, in_flight, fate, dead, depth, .. } = entry;
+            let Entry { conn, id, in_flight, fate, dead, depth, .. } = entry;
             let left_over = std::mem::replace(in_flight, true);
-            let rows = self.shared.driver.query_stream(conn, sql, params).map(move |row| {
-                if let Err(error) = &row {
-                    *fate = error.fate().max(*fate);
-                    *dead |= error.fate() == Fate::Discard && is_death(error);
-                    depth.note(error);
+            let mut timing = Timing::start(&self.shared, *id);
+            let rows = self.shared.driver.query_stream(conn, sql, params);
+            let steps = rows.map(Some).chain(stream::once(ready(None)));
+            Ok(steps.filter_map(move |step| {
+                match &step {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        *fate = error.fate().max(*fate);
+                        *dead |= error.fate() == Fate::Discard && is_death(error);
+                        depth.note(error);
+                        timing.end(Some(error));
+                    }
+                    // Reached only by who reads to the end.
+                    None => {
+                        *in_flight = left_over;
+                        timing.end(None);
+                    }
                 }
-                row
-            });
-            // Reached only by who reads to the end.
-            let end = stream::poll_fn(move |_| {
-                *in_flight = left_over;
-                Poll::Ready(None)
-            });
-            Ok(rows.chain(end))
+                ready(step)
+            }))
         })
         .try_flatten()
     }
@@ -170,7 +188,9 @@ impl<D: Driver> PooledConnection<D> {
         // Armed before the first byte, disarmed after the last; but one that was
         // dropped before this is not made up for.
         let left_over = std::mem::replace(&mut entry.in_flight, true);
+        let mut timing = Timing::start(&self.shared, entry.id);
         let result = work(&self.shared.driver, &mut entry.conn).await;
+        timing.end(result.as_ref().err());
         entry.in_flight = left_over;
         if let Err(error) = &result {
             entry.note(error);
@@ -182,9 +202,7 @@ impl<D: Driver> PooledConnection<D> {
     pub fn info(&self) -> ConnectionInfo {
         let Held { index, entry } = self.held.as_ref().expect("held until dropped");
         let Shared { runtime, shelf, .. } = &*self.shared;
-        let note = shelf.note(index);
-        let lent = shelf.at(note.lent_at()).unwrap_or(entry.idle_since);
-        ConnectionInfo::of(entry, note, runtime.now(), lent)
+        ConnectionInfo::of(entry, shelf.note(index), runtime.now(), entry.lent_at)
     }
 
     /// Attaches a value of the application's to the connection, for as long as
@@ -210,7 +228,9 @@ impl<D: Driver> PooledConnection<D> {
     /// Takes the connection out of the pool for good, as it is: the pool may
     /// open another in its place, and does not close this one.
     pub fn detach(mut self) -> D::Connection {
-        let Held { index, entry } = self.held.take().expect("held until dropped");
+        let held = self.held.take().expect("held until dropped");
+        self.shared.note_return(&held);
+        let Held { index, entry } = held;
         let Entry { conn, .. } = *entry;
         self.shared.turn(|state, turn| state.detached(turn, index));
         conn

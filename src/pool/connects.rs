@@ -26,7 +26,7 @@ impl<C> State<C> {
     /// Takes a slot for a connection to be opened.
     pub(super) fn reserve(&mut self, turn: &mut Turn<'_, C>) -> Option<Index> {
         let index = self.vacant.pop().or_else(|| turn.shelf.slots.issue())?;
-        turn.shelf.note(&index).set(Phase::Opening);
+        turn.shelf.note(&index).conceive();
         self.opening += 1;
         Some(index)
     }
@@ -74,6 +74,7 @@ impl<C> State<C> {
             born: turn.now,
             lent_before: note.lent(),
             expires,
+            lent_at: turn.now,
             idle_since: turn.now,
             checked_at: None,
             fresh_until: turn.now,
@@ -81,6 +82,7 @@ impl<C> State<C> {
             in_flight: false,
             fate: Fate::Reusable,
             dead: false,
+            admitted: false,
             depth: Depth::default(),
             attached: Vec::new(),
         });

@@ -32,6 +32,8 @@ pub(super) struct Entry<C> {
     pub(super) lent_before: u64,
     /// Drawn once at birth.
     pub(super) expires: Option<Instant>,
+    /// When it was last lent (coarse clock, mostly).
+    pub(super) lent_at: Instant,
     /// When it was last given back (coarse clock).
     pub(super) idle_since: Instant,
     /// When it was last checked in the background.
@@ -46,6 +48,8 @@ pub(super) struct Entry<C> {
     pub(super) fate: Fate,
     /// An error on it said that the peer has gone.
     pub(super) dead: bool,
+    /// The application has let it be lent, and that has not been made use of.
+    pub(super) admitted: bool,
     /// How deep it is in transactions begun through the pool.
     pub(super) depth: Depth,
     /// What the application has attached to it.
@@ -184,13 +188,21 @@ impl Note {
         self.word.load(Ordering::Relaxed) >> PHASE_BITS
     }
 
+    /// Notes that a connection is to be opened for this slot.
+    pub(super) fn conceive(&self) {
+        self.good_for.store(u64::MAX, Ordering::Relaxed);
+        self.set(Phase::Opening);
+    }
+
     /// Notes that a connection of this number is born, which expires then and
     /// may be lent so often.
     pub(super) fn begin(&self, id: u64, expires: Option<u64>, max_uses: Option<u64>) {
         self.id.store(id, Ordering::Relaxed);
         self.expires.store(expires.unwrap_or(u64::MAX), Ordering::Relaxed);
-        let good_for = max_uses.map_or(u64::MAX, |uses| self.lent().saturating_add(uses));
-        self.good_for.store(good_for, Ordering::Relaxed);
+        // It may have been evicted before it was born.
+        if let Some(uses) = max_uses.filter(|_| !self.is_evicted()) {
+            self.good_for.store(self.lent().saturating_add(uses), Ordering::Relaxed);
+        }
         self.renewed.store(false, Ordering::Relaxed);
     }
 
@@ -201,6 +213,10 @@ impl Note {
     /// Notes that the connection is not to be lent again. Under the lock.
     pub(super) fn evict(&self) {
         self.good_for.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        self.good_for.load(Ordering::Relaxed) == 0
     }
 
     /// Whether the connection has been lent as often as it may be.

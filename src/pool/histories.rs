@@ -11,6 +11,7 @@ use millpond_driver::{Error, Fate};
 
 use super::connects::Newborn;
 use super::entry::{Borrower, Held};
+use super::events::CloseReason;
 use super::shelf::{Put, Shelf, Take};
 use super::slots::Index;
 use super::state::State;
@@ -104,7 +105,7 @@ impl World {
             }
             Step::Discard if !self.borrowed.is_empty() => {
                 let held = self.borrowed.remove(0);
-                self.turn(|state, turn| state.retire(turn, held));
+                self.turn(|state, turn| state.retire(turn, held, CloseReason::Discarded));
             }
             Step::Succeed | Step::Fail if !self.jobs.is_empty() => {
                 let job = self.jobs.remove(0);
@@ -167,7 +168,11 @@ impl World {
             }
             Job::Check(held, how) => self.turn(|state, turn| {
                 state.done(Work::Checking);
-                if well { state.checked(turn, held, how) } else { state.bury(turn, held) }
+                if well {
+                    state.checked(turn, held, how);
+                } else {
+                    state.bury(turn, held, CloseReason::FailedCheck);
+                }
             }),
             Job::Close(Held { index, .. }) => self.vacate(index),
             Job::Keep(_) => unreachable!("not kept"),

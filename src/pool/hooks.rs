@@ -7,10 +7,12 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use millpond_driver::{BoxFuture, Driver, Error, Result, Rows, Session, Value};
 
+use super::events::Observer;
 use super::info::ConnectionInfo;
 use super::leaks::Leak;
 use super::login::Login;
@@ -107,6 +109,7 @@ pub(super) struct Hooks<D: Driver> {
     pub(super) after_release: Option<Hook<D>>,
     pub(super) before_close: Option<Hook<D>>,
     pub(super) on_leak: Option<Listener>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 impl<D: Driver> Default for Hooks<D> {
@@ -118,6 +121,7 @@ impl<D: Driver> Default for Hooks<D> {
             after_release: None,
             before_close: None,
             on_leak: None,
+            observer: None,
         }
     }
 }
@@ -131,6 +135,7 @@ impl<D: Driver> fmt::Debug for Hooks<D> {
             .field("after_release", &self.after_release.is_some())
             .field("before_close", &self.before_close.is_some())
             .field("on_leak", &self.on_leak.is_some())
+            .field("observer", &self.observer.is_some())
             .finish()
     }
 }

@@ -8,6 +8,7 @@ use millpond_driver::{Error, ErrorKind};
 
 use super::connects::Newborn;
 use super::entry::{Held, Phase};
+use super::events::CloseReason;
 use super::slots::Index;
 use super::state::State;
 use super::turn::Turn;
@@ -59,20 +60,26 @@ impl<C> State<C> {
         let idle = turn.shelf.take_all_locked();
         for (n, held) in idle.into_iter().enumerate() {
             if n < excess {
-                self.start_close(turn, held);
+                self.start_close(turn, held, CloseReason::Resized);
             } else {
                 turn.shelf.put_locked(held);
             }
         }
     }
 
-    /// Has connections closed: idle ones now, the others when they are given
-    /// back, and never lent again. Returns how many.
-    pub(super) fn evict(&mut self, turn: &mut Turn<'_, C>, which: impl Fn(u64) -> bool) -> usize {
+    /// Has all connections closed, or the one of this number: idle ones now, the
+    /// others when they are given back or opened, and never lent again. Returns
+    /// how many.
+    pub(super) fn evict(&mut self, turn: &mut Turn<'_, C>, only: Option<u64>) -> usize {
         let mut evicted = 0;
         for note in turn.shelf.slots.notes() {
-            let exists = !matches!(note.phase(), Phase::Vacant | Phase::Opening | Phase::Closing);
-            if exists && which(note.id()) {
+            let concerned = match note.phase() {
+                Phase::Vacant | Phase::Closing => false,
+                // It may have logged in already, but has no number yet.
+                Phase::Opening => only.is_none(),
+                _ => only.is_none_or(|id| id == note.id()),
+            };
+            if concerned {
                 note.evict();
                 evicted += 1;
             }
@@ -86,10 +93,9 @@ impl<C> State<C> {
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_, C>) {
         turn.shelf.raise();
         for held in turn.shelf.take_all_locked() {
-            if self.is_over(turn, &held) {
-                self.start_close(turn, held);
-            } else {
-                turn.shelf.put_locked(held);
+            match self.over(turn, &held) {
+                Some(reason) => self.start_close(turn, held, reason),
+                None => turn.shelf.put_locked(held),
             }
         }
         self.settle(turn);
@@ -128,6 +134,8 @@ impl<C> State<C> {
 
     /// A connection has left the pool with its borrower.
     pub(super) fn detached(&mut self, turn: &mut Turn<'_, C>, index: Index) {
+        let id = turn.shelf.note(&index).id();
+        self.count_close(turn, id, CloseReason::Detached);
         self.tally.closed += 1;
         self.free(turn, index);
         turn.fx.ebbed |= self.is_closed();

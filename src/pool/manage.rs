@@ -12,6 +12,7 @@ use millpond_driver::{Driver, Error, Fate, Holder, Outcome, Result, Session};
 
 use super::Pool;
 use super::connects::Newborn;
+use super::events::CloseReason;
 use super::info::ConnectionInfo;
 use super::snapshot::Snapshot;
 use super::state::State;
@@ -102,15 +103,15 @@ impl<D: Driver> Pool<D> {
     }
 
     /// Has all connections of the moment closed: idle ones now, borrowed ones
-    /// when they come back. Callers are served with new ones. Returns how many
+    /// when they come back, those being opened when they are. Callers are served with new ones. Returns how many
     /// it concerns.
     pub fn evict(&self) -> usize {
-        self.shared.turn(|state, turn| state.evict(turn, |_| true))
+        self.shared.turn(|state, turn| state.evict(turn, None))
     }
 
     /// The same for the connection of this number, if it still exists.
     pub fn evict_one(&self, id: u64) -> bool {
-        self.shared.turn(|state, turn| state.evict(turn, |other| other == id)) > 0
+        self.shared.turn(|state, turn| state.evict(turn, Some(id))) > 0
     }
 
     /// Closes the idle connections that `keep` does not want, and returns their
@@ -140,7 +141,7 @@ impl<D: Driver> Pool<D> {
                 if kept {
                     state.checked(turn, held, Check { ping: false, admit: false });
                 } else {
-                    state.retire(turn, held);
+                    state.retire(turn, held, CloseReason::Evicted);
                 }
             });
             if !kept {

@@ -6,11 +6,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millpond_driver::{Driver, Fate, Reset, Session};
 
 use super::entry::Held;
+use super::events::{CloseReason, Event};
 use super::leaks::Leak;
 use super::shared::Shared;
 use super::shelf::Put;
@@ -85,7 +86,10 @@ impl<D: Driver> Shared<D> {
         let now = self.runtime.coarse_now();
         let note = self.shelf.note(&held.index);
         if note.is_reported(note.lent()) {
-            self.came_back(&held, now);
+            self.note_return(&held);
+        }
+        if self.meters.is_some() || self.hooks.observer.is_some() {
+            self.measure(held.entry.id, held.entry.lent_at, now);
         }
         let unhindered = self.live.keeps_idle() && self.hooks.after_release.is_none();
         if verdict == Verdict::Keep && unhindered && !held.entry.is_expired(now) {
@@ -111,8 +115,12 @@ impl<D: Driver> Shared<D> {
             }
             Verdict::Clean { cancel, reset } => self.wash(held, cancel, Then::Reset(reset)),
             Verdict::Close { cancel: true, .. } => self.wash(held, true, Then::Close),
-            Verdict::Close { dead: true, .. } => self.turn(|state, turn| state.bury(turn, held)),
-            Verdict::Close { .. } => self.turn(|state, turn| state.retire(turn, held)),
+            Verdict::Close { dead: true, .. } => {
+                self.turn(|state, turn| state.bury(turn, held, CloseReason::Dead));
+            }
+            Verdict::Close { .. } => {
+                self.turn(|state, turn| state.retire(turn, held, CloseReason::Discarded));
+            }
         }
     }
 
@@ -125,10 +133,28 @@ impl<D: Driver> Shared<D> {
         self.start_cleaning(held, how);
     }
 
-    /// A loan that was reported as a leak has ended.
+    /// Measures and tells how long a connection was held.
+    #[inline]
+    fn measure(&self, connection: u64, lent_at: Instant, now: Instant) {
+        // Short loans are the ones that must not cost much.
+        let held = match now == lent_at {
+            true => Duration::ZERO,
+            false => now.saturating_duration_since(lent_at),
+        };
+        if let Some(meters) = &self.meters {
+            meters.holds.record(connection as usize, held);
+        }
+        self.tell(|| Event::Released { connection, held });
+    }
+
+    /// Tells that a loan has ended, if it was reported as a leak.
     #[cold]
-    fn came_back(&self, held: &Held<D::Connection>, now: Instant) {
+    pub(super) fn note_return(&self, held: &Held<D::Connection>) {
         let note = self.shelf.note(&held.index);
+        if !note.is_reported(note.lent()) {
+            return;
+        }
+        let now = self.runtime.coarse_now();
         if let Some(holder) = note.holder(self.shelf.nanos(now)) {
             self.tell_of(&Leak { connection: held.entry.id, holder, returned: true });
         }

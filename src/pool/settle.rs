@@ -9,6 +9,7 @@ use std::time::Instant;
 use millpond_driver::Error;
 
 use super::entry::{Held, Phase};
+use super::events::CloseReason;
 use super::slots::Index;
 use super::state::State;
 use super::turn::{Check, Job, Turn};
@@ -21,7 +22,7 @@ impl<C> State<C> {
     pub(super) fn settle(&mut self, turn: &mut Turn<'_, C>) {
         if self.closed {
             while let Some(held) = turn.shelf.take_locked() {
-                self.start_close(turn, held);
+                self.start_close(turn, held, CloseReason::PoolClosed);
             }
             turn.fx.ebbed = true;
             self.check(turn);
@@ -32,9 +33,9 @@ impl<C> State<C> {
             let wanted = self.coming() < self.waiters.len();
             if let Some(held) = turn.shelf.take_locked() {
                 let fresh = turn.shelf.is_fresh(&held.entry, turn.now);
-                if self.is_over(turn, &held) {
-                    self.start_close(turn, held);
-                } else if fresh && !self.gated {
+                if let Some(reason) = self.over(turn, &held) {
+                    self.start_close(turn, held, reason);
+                } else if fresh && (!self.gated || held.entry.admitted) {
                     self.grant(turn, held);
                 } else if wanted || turn.shelf.is_suspect(&held.entry) {
                     // Suspects are checked all at once: if they are dead, their
@@ -74,9 +75,9 @@ impl<C> State<C> {
 
     /// Hands a connection to the oldest caller. From here on the caller holds
     /// it, whether its future is polled or not.
-    pub(super) fn grant(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+    pub(super) fn grant(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>) {
         let borrower = self.waiters.first().expect("somebody waits");
-        turn.shelf.lend(&held, turn.now, borrower);
+        turn.shelf.lend(&mut held, turn.now, borrower);
         let waker = self.waiters.answer_first(Answer::Granted(held));
         turn.fx.wake(waker);
     }
@@ -138,6 +139,11 @@ impl<C> State<C> {
             self.tally.created - self.tally.closed,
             self.open(turn) as u64,
             "created − closed = open"
+        );
+        assert_eq!(
+            self.tally.closes.iter().sum::<u64>(),
+            self.tally.closed + self.closing as u64,
+            "a reason for each close"
         );
         if !self.closed && !self.paused && !self.waiters.is_empty() {
             assert!(

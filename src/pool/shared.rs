@@ -10,24 +10,26 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_listener::Event;
+use event_listener::Event as Signal;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use millpond_driver::{Driver, Error, Phase, Reset, Result, Runtime};
 
 use super::entry::Held;
+use super::events::Event;
 use super::hooks::Hooks;
 use super::leaks::Leak;
+use super::meters::Meters;
 use super::shelf::Shelf;
 use super::state::State;
 use super::turn::{Effects, Turn};
 use super::waiters::{Answer, Ticket};
 use crate::config::Settings;
-use crate::metrics::Histogram;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 pub(super) struct Shared<D: Driver> {
     pub(super) driver: D,
+    pub(super) name: String,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) hooks: Hooks<D>,
     pub(super) live: Live,
@@ -36,9 +38,9 @@ pub(super) struct Shared<D: Driver> {
     pub(super) meters: Option<Meters>,
     state: Mutex<State<D::Connection>>,
     /// The pool has been closed: tasks stop what they do.
-    closing: Event,
+    closing: Signal,
     /// A closed pool has changed.
-    ebbed: Event,
+    ebbed: Signal,
     /// Handles of the application. The last one closes the pool.
     handles: AtomicUsize,
     /// Connections opened so far, by which they are numbered.
@@ -89,15 +91,6 @@ impl Live {
     }
 }
 
-/// What a pool measures.
-#[derive(Debug)]
-pub(super) struct Meters {
-    /// How long callers waited that were served.
-    pub(super) waits: Histogram,
-    /// How long connects took that succeeded.
-    pub(super) connects: Histogram,
-}
-
 impl<D: Driver> Shared<D> {
     /// The state behind one handle.
     pub(super) fn new(
@@ -105,24 +98,24 @@ impl<D: Driver> Shared<D> {
         runtime: Arc<dyn Runtime>,
         settings: Settings,
         hooks: Hooks<D>,
+        name: String,
     ) -> Self {
         let gated = hooks.before_acquire.is_some();
         let shelf = Shelf::new(runtime.now(), &settings, gated);
         let live = Live::new(&settings);
-        let meters = settings
-            .metrics_enabled
-            .then(|| Meters { waits: Histogram::new(), connects: Histogram::new() });
+        let meters = settings.metrics_enabled.then(Meters::new);
         let state = Mutex::new(State::new(settings, gated));
         Self {
             driver,
+            name,
             runtime,
             hooks,
             live,
             shelf,
             meters,
             state,
-            closing: Event::new(),
-            ebbed: Event::new(),
+            closing: Signal::new(),
+            ebbed: Signal::new(),
             handles: AtomicUsize::new(1),
             births: AtomicU64::new(0),
         }
@@ -175,6 +168,9 @@ impl<D: Driver> Shared<D> {
         for leak in &fx.leaks {
             self.tell_of(leak);
         }
+        for (connection, reason) in fx.closed {
+            self.tell(|| Event::Closed { connection, reason });
+        }
         if fx.unkept {
             self.turn(State::settle);
         }
@@ -202,6 +198,7 @@ impl<D: Driver> Shared<D> {
 
     /// Tells the application of a connection held for too long.
     pub(super) fn tell_of(&self, leak: &Leak) {
+        self.tell(|| Event::Leak(leak));
         if let Some(listener) = &self.hooks.on_leak {
             // Its panic is its own affair.
             let _ = catch_unwind(AssertUnwindSafe(|| listener(leak)));

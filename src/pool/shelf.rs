@@ -109,12 +109,12 @@ impl<C> Shelf<C> {
     #[inline]
     pub(super) fn take(&self, now: impl FnOnce() -> Instant, borrower: Borrower) -> Take<C> {
         let Pop::Took(index, entry) = self.slots.pop() else { return Take::Nothing };
-        let held = Held { index, entry };
+        let mut held = Held { index, entry };
         let now = now();
         if !self.is_fresh(&held.entry, now) {
             return Take::Stale(held);
         }
-        self.lend(&held, now, borrower);
+        self.lend(&mut held, now, borrower);
         Take::Fresh(held)
     }
 
@@ -217,7 +217,8 @@ impl<C> Shelf<C> {
     }
 
     #[inline]
-    pub(super) fn lend(&self, held: &Held<C>, now: Instant, borrower: Borrower) {
+    pub(super) fn lend(&self, held: &mut Held<C>, now: Instant, borrower: Borrower) {
+        held.entry.lent_at = now;
         self.note(&held.index).lend(self.nanos(now), borrower);
     }
 

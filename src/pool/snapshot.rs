@@ -61,6 +61,12 @@ pub struct Snapshot {
     pub waits: Option<Timings>,
     /// How long connects took that succeeded. `None`: `metrics_enabled` is off.
     pub connects: Option<Timings>,
+    /// How long connections were held, to a few milliseconds. `None`:
+    /// `metrics_enabled` is off.
+    pub holds: Option<Timings>,
+    /// How long statements took, and streams to their last row. `None`:
+    /// `metrics_enabled` is off.
+    pub statements: Option<Timings>,
     /// Whether the pool is paused.
     pub is_paused: bool,
     /// Whether the pool has been closed.
@@ -92,6 +98,8 @@ impl Snapshot {
             overloads: tally.overloads,
             waits: None,
             connects: None,
+            holds: None,
+            statements: None,
             is_paused: state.paused && !state.is_closed(),
             is_closed: state.is_closed(),
         };
@@ -212,7 +220,12 @@ impl Snapshot {
                 None => write!(f, "{:<15} {most:>12}", "max open")?,
             }
         }
-        for (name, timings) in [("waits", &self.waits), ("connects", &self.connects)] {
+        for (name, timings) in [
+            ("waits", &self.waits),
+            ("connects", &self.connects),
+            ("holds", &self.holds),
+            ("statements", &self.statements),
+        ] {
             if let Some(timings) = timings {
                 write!(f, "\n{name:<11} {timings}")?;
             }

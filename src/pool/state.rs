@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use millpond_driver::{Error, Fate};
 
 use super::entry::{Held, Phase};
+use super::events::CloseReason;
 use super::keepers::{Duty, Keepers};
 use super::outage::Outage;
 use super::slots::Index;
@@ -68,6 +69,8 @@ pub(super) struct Tally {
     pub(super) timeouts: u64,
     pub(super) overloads: u64,
     pub(super) leaks: u64,
+    /// Connections closed or being closed, by reason.
+    pub(super) closes: [u64; CloseReason::ALL.len()],
 }
 
 impl<C> State<C> {
@@ -227,12 +230,19 @@ impl<C> State<C> {
 
     /// A connection that has just answered goes to the oldest caller, or back
     /// among the idle.
-    fn offer(&mut self, turn: &mut Turn<'_, C>, held: Held<C>, admitted: bool) {
+    fn offer(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>, admitted: bool) {
         let unwanted = self.waiters.is_empty() && self.rules.max_idle == 0;
-        if self.closed || unwanted || self.is_over(turn, &held) || self.excess(turn) > 0 {
-            self.retire(turn, held);
+        let reason = match () {
+            () if self.closed => Some(CloseReason::PoolClosed),
+            () if self.excess(turn) > 0 => Some(CloseReason::Resized),
+            () if unwanted => Some(CloseReason::Surplus),
+            () => self.over(turn, &held),
+        };
+        if let Some(reason) = reason {
+            self.retire(turn, held, reason);
             return;
         }
+        held.entry.admitted = admitted;
         if self.waiters.is_empty() || self.paused || turn.shelf.is_suspect(&held.entry) {
             self.shelve(turn, held);
         } else if self.gated && !admitted {
@@ -260,31 +270,50 @@ impl<C> State<C> {
             self.outage.refused(error.with_source(refusal.clone()), turn.now, turn.random);
         }
         self.failed_check = Some(refusal);
-        self.retire(turn, held);
+        self.retire(turn, held, CloseReason::Refused);
     }
 
-    /// Whether a connection has lived or served for as long as it may.
-    pub(super) fn is_over(&self, turn: &Turn<'_, C>, held: &Held<C>) -> bool {
-        held.entry.is_expired(turn.now) || turn.shelf.note(&held.index).is_spent()
+    /// Why a connection is not to be lent again, if it has lived or served for as
+    /// long as it may.
+    pub(super) fn over(&self, turn: &Turn<'_, C>, held: &Held<C>) -> Option<CloseReason> {
+        let note = turn.shelf.note(&held.index);
+        match () {
+            () if held.entry.is_expired(turn.now) => Some(CloseReason::Lifetime),
+            () if note.is_evicted() => Some(CloseReason::Evicted),
+            () if note.is_spent() => Some(CloseReason::Uses),
+            () => None,
+        }
     }
 
     /// A connection is to be closed. Its slot stays taken until that is done.
-    pub(super) fn retire(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
-        self.start_close(turn, held);
+    pub(super) fn retire(&mut self, turn: &mut Turn<'_, C>, held: Held<C>, reason: CloseReason) {
+        self.start_close(turn, held, reason);
         self.settle(turn);
     }
 
-    pub(super) fn start_close(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+    pub(super) fn start_close(
+        &mut self,
+        turn: &mut Turn<'_, C>,
+        held: Held<C>,
+        reason: CloseReason,
+    ) {
+        self.count_close(turn, held.entry.id, reason);
         self.closing += 1;
         turn.shelf.note(&held.index).set(Phase::Closing);
         turn.fx.jobs.push(Job::Close(held));
     }
 
+    /// Counts that a connection leaves the pool, and has it told.
+    pub(super) fn count_close(&mut self, turn: &mut Turn<'_, C>, id: u64, reason: CloseReason) {
+        self.tally.closes[reason as usize] += 1;
+        turn.fx.closed.push((id, reason));
+    }
+
     /// A connection has proved dead: it is closed, and all that were idle with
     /// it are suspect.
-    pub(super) fn bury(&mut self, turn: &mut Turn<'_, C>, held: Held<C>) {
+    pub(super) fn bury(&mut self, turn: &mut Turn<'_, C>, held: Held<C>, reason: CloseReason) {
         turn.shelf.next_era();
-        self.retire(turn, held);
+        self.retire(turn, held, reason);
     }
 
     /// A connection that was in use goes to be cleaned.
@@ -320,6 +349,10 @@ impl<C> State<C> {
     /// A task was dropped, and the connection it worked on with it.
     pub(super) fn conn_lost(&mut self, turn: &mut Turn<'_, C>, index: Index, work: Work) {
         self.done(work);
+        if !matches!(work, Work::Closing) {
+            let id = turn.shelf.note(&index).id();
+            self.count_close(turn, id, CloseReason::RuntimeEnded);
+        }
         self.tally.closed += 1;
         self.free(turn, index);
         self.lost(turn);

@@ -16,6 +16,7 @@ use millpond_driver::{Cancel, ConnectContext, Driver, Error, Phase, Reset, Resul
 
 use super::connects::Newborn;
 use super::entry::{Entry, Held, is_death};
+use super::events::{CloseReason, Event};
 use super::info::ConnectionInfo;
 use super::keeper::Keeper;
 use super::shared::Shared;
@@ -95,14 +96,26 @@ impl<D: Driver> Shared<D> {
             Ok(Newborn { conn, id })
         };
         let opened = self.attempt(Phase::Connecting, limit, work).await;
-        let newborn = opened.map_err(|error| match asking && error.is_timeout() {
+        let opened = opened.map_err(|error| match asking && error.is_timeout() {
             true => Error::timeout(Phase::Connecting, format!("no credentials within {limit:?}")),
             false => error,
-        })?;
-        if let Some(meters) = &self.meters {
-            meters.connects.record(self.runtime.now().saturating_duration_since(start));
+        });
+        let took = self.runtime.now().saturating_duration_since(start);
+        match &opened {
+            Ok(newborn) => {
+                if let Some(meters) = &self.meters {
+                    meters.connects.record(newborn.id as usize, took);
+                }
+                self.tell(|| Event::Connected { connection: newborn.id, took });
+            }
+            Err(error) => {
+                if let Some(meters) = &self.meters {
+                    meters.connect_errors.add(error);
+                }
+                self.tell(|| Event::ConnectFailed { error, took });
+            }
         }
-        Ok(newborn)
+        opened
     }
 }
 
@@ -126,6 +139,9 @@ async fn check<D: Driver>(mut seat: Seat<D>, how: Check) {
     };
     let checked = shared.attempt(Phase::Checking, limit, work).await;
     let (held, work) = seat.leave();
+    if let Err(error) | Ok(Err(error)) = &checked {
+        shared.tell(|| Event::CheckFailed { connection: held.entry.id, error });
+    }
     shared.turn(|state, turn| {
         state.done(work);
         match checked {
@@ -133,7 +149,7 @@ async fn check<D: Driver>(mut seat: Seat<D>, how: Check) {
             Ok(Err(refusal)) => state.refused(turn, held, refusal),
             Err(error) => {
                 state.failed_check = Some(error);
-                state.bury(turn, held);
+                state.bury(turn, held, CloseReason::FailedCheck);
             }
         }
     });
@@ -177,9 +193,11 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
             }
             state.put(turn, held);
         } else if dead {
-            state.bury(turn, held);
+            state.bury(turn, held, CloseReason::Dead);
         } else {
-            state.retire(turn, held);
+            let reason =
+                if how.then == Then::Close { CloseReason::Discarded } else { CloseReason::Unclean };
+            state.retire(turn, held, reason);
         }
     });
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use millpond_driver::Error;
 
 use super::entry::{Borrower, Held};
+use super::events::CloseReason;
 use super::leaks::Leak;
 use super::shelf::Shelf;
 use super::slots::Index;
@@ -40,6 +41,8 @@ pub(super) struct Effects<C> {
     pub(super) unkept: bool,
     /// Connections that are held for too long.
     pub(super) leaks: Vec<Leak>,
+    /// Connections that leave the pool, and why.
+    pub(super) closed: Vec<(u64, CloseReason)>,
 }
 
 /// Work for a task of the pool.
@@ -64,6 +67,7 @@ impl<C> Default for Effects<C> {
             ebbed: false,
             unkept: false,
             leaks: Vec::new(),
+            closed: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::entry::{Held, Phase};
+use super::events::CloseReason;
 use super::state::{State, earliest};
 use super::turn::{Check, Turn};
 
@@ -57,8 +58,12 @@ impl<C> State<C> {
             let answered = held.entry.checked_at.max(Some(held.entry.idle_since));
             let check = answered.zip(self.rules.health_interval);
             let check = check.and_then(|(answered, interval)| answered.checked_add(interval));
-            if self.is_over(turn, &held) || until.is_some_and(|at| turn.now >= at) {
-                self.start_close(turn, held);
+            let idle_out = until.filter(|at| turn.now >= *at).map(|_| match surplus {
+                Some(_) => CloseReason::Surplus,
+                None => CloseReason::Idle,
+            });
+            if let Some(reason) = self.over(turn, &held).or(idle_out) {
+                self.start_close(turn, held, reason);
             } else if check.is_some_and(|at| turn.now >= at) {
                 self.start_check(turn, held, Check { ping: true, admit: false });
             } else {

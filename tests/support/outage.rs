@@ -33,6 +33,34 @@ pub(crate) async fn restarted_while_idle<D: Driver>(server: Arc<Server>, pool: P
     }
 }
 
+/// A statement on the pool goes through at once though the server has ended every
+/// session that lay idle, and those that died are cleared away.
+pub(crate) async fn killed_while_idle<D: Driver>(
+    pool: Pool<D>,
+    who_am_i: &str,
+    kill: impl Fn(u64) + Send + 'static,
+) {
+    let here = current().expect("inside block_on");
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        held.push(pool.acquire().await.unwrap());
+    }
+    let mut sessions: Vec<u64> = Vec::new();
+    for conn in &mut held {
+        sessions.push(conn.query(who_am_i, &[]).await.unwrap().scalar().unwrap());
+    }
+    drop(held);
+    aside(&*here, move || sessions.into_iter().for_each(kill)).await;
+    // From now on a connection is checked before it is lent.
+    here.sleep_until(here.now() + Duration::from_millis(1100)).await;
+    pool.query("SELECT 1", &[]).await.expect("the caller sees nothing of it");
+    let give_up = here.now() + Duration::from_secs(10);
+    while pool.snapshot().open != 1 {
+        assert!(here.now() < give_up, "dead ones stay: {}", pool.snapshot());
+        here.sleep_until(here.now() + Duration::from_millis(1)).await;
+    }
+}
+
 /// Callers lose what was under way when the server was killed, one error for a
 /// connection; the others wait, and go on when it is back.
 pub(crate) async fn killed_under_load<D: Driver>(server: Arc<Server>, pool: Pool<D>) {

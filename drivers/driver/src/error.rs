@@ -378,6 +378,28 @@ pub enum Cause {
     Pool,
 }
 
+impl Cause {
+    /// In one word, as metrics name it: `lock_timeout`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transport => "transport",
+            Self::Shutdown => "shutdown",
+            Self::Starting => "starting",
+            Self::WrongRole => "wrong_role",
+            Self::Overload => "overload",
+            Self::Conflict => "conflict",
+            Self::LockTimeout => "lock_timeout",
+            Self::Timeout => "timeout",
+            Self::StaleStatement => "stale_statement",
+            Self::Auth => "auth",
+            Self::Corrupt => "corrupt",
+            Self::Config => "config",
+            Self::Caller => "caller",
+            Self::Pool => "pool",
+        }
+    }
+}
+
 /// How far does the fault reach?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
