@@ -28,7 +28,8 @@ use crate::sync::Mutex;
 
 /// Pools by name, each with its own URL and settings.
 ///
-/// A pool is opened by the first [`get`](Self::get) and stays. Dropping the
+/// A pool is opened by the first [`get`](Self::get) and stays; in metrics it has
+/// its name of here, unless its builder gives it another. Dropping the
 /// registry drops its handles; a pool closes when its last handle is gone.
 ///
 /// ```
@@ -331,7 +332,7 @@ impl BuildTurn<'_> {
         if self.registry.is_closed() {
             return Err(closed());
         }
-        let work = async { (self.make)()?.build().await };
+        let work = async { (self.make)()?.name_unless_named(self.name).build().await };
         let pool = match select(pin!(work), closing).await {
             Either::Left((Ok(pool), _)) => pool,
             Either::Left((Err(error), _)) => {

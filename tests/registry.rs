@@ -61,6 +61,26 @@ fn add(registry: &PoolRegistry, name: &str, fake: &Fake, sim: &Sim) {
 // Making.
 
 #[test]
+fn a_pool_bears_the_name_it_is_registered_under_unless_it_has_one() {
+    Sim::new(1).run(async |sim| {
+        let registry = PoolRegistry::new();
+        for (name, own) in [("main", None), ("cache", Some("mine"))] {
+            let sim = sim.clone();
+            let make = move || {
+                let builder = Pool::builder(Any::new(Fake::new())).runtime(sim.clone());
+                Ok(match own {
+                    Some(own) => builder.name(own),
+                    None => builder,
+                })
+            };
+            registry.register(name, make).unwrap();
+        }
+        assert_eq!(registry.get("main").await.unwrap().name(), "main");
+        assert_eq!(registry.get("cache").await.unwrap().name(), "mine");
+    });
+}
+
+#[test]
 fn a_pool_is_made_once_however_many_ask() {
     for seed in 0..100 {
         Sim::new(seed).run(async |sim| {

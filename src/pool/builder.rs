@@ -237,6 +237,12 @@ impl<D: Driver> Builder<D> {
         self
     }
 
+    /// As [`name`](Self::name), if none has been given.
+    pub(crate) fn name_unless_named(mut self, name: &str) -> Self {
+        self.name.get_or_insert_with(|| name.to_owned());
+        self
+    }
+
     /// The name of the pool in metrics. Default: that of its driver.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());

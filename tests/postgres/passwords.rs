@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::join;
 use millpond::runtime::current;
 use millpond::{Cause, ConnectContext, Credentials, Driver, Reset, Session};
 
@@ -46,7 +47,7 @@ fn a_password_that_is_changed_needs_no_restart_and_ends_no_session() {
             until(|| server.running("rotating") > 0).await;
             stop.run().await.unwrap();
         };
-        let (slept, ()) = futures_util::join!(old.query("SELECT pg_sleep(60)", &[]), stopped);
+        let (slept, ()) = join(old.query("SELECT pg_sleep(60)", &[]), stopped).await;
         assert_eq!(slept.unwrap_err().cause(), Cause::Timeout);
         pool.driver().reset(&mut old, Reset::Session).await.unwrap();
         old.query("SELECT 1", &[]).await.unwrap();
