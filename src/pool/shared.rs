@@ -21,6 +21,8 @@ use super::hooks::Hooks;
 use super::leaks::Leak;
 use super::meters::Meters;
 use super::shelf::Shelf;
+#[cfg(all(debug_assertions, not(millpond_loom)))]
+use super::snapshot::Snapshot;
 use super::state::State;
 use super::turn::{Effects, Turn};
 use super::waiters::{Answer, Ticket};
@@ -283,6 +285,21 @@ impl<D: Driver> Shared<D> {
         const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
         let now = self.runtime.now();
         now.checked_add(limit).unwrap_or_else(|| now + FAR)
+    }
+}
+
+/// Guards, callers and tasks hold what is shared, so a pool that is dropped has
+/// none of them left, and its books are closed. So it is in every test.
+#[cfg(all(debug_assertions, not(millpond_loom)))]
+impl<D: Driver> Drop for Shared<D> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let now = self.read(|state| Snapshot::take(state, &self.shelf));
+        let left = (now.open, now.opening, now.waiting);
+        assert_eq!(left, (0, 0, 0), "a pool has ended with something left: {now:?}");
+        assert_eq!((now.created, now.acquired), (now.closed, now.released), "{now:?}");
     }
 }
 
