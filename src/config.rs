@@ -225,12 +225,13 @@ settings! {
     /// this, but the first follows at once. Default: 1 second. 0: none waits.
     retry_interval: Duration;
     /// How long a connection may be held before it is reported to
-    /// [`Builder::on_leak`](crate::Builder::on_leak), once, with who holds it.
-    /// It is never taken away. Default: 0, off.
+    /// [`Builder::on_leak`](crate::Builder::on_leak) with who holds it: once when
+    /// that is noticed, and once more if it comes back. It is never taken away. Default: 0, off.
     leak_after: Duration;
-    /// Whether the pool measures how long callers wait and connects take:
-    /// [`Snapshot::waits`](crate::Snapshot::waits) and
-    /// [`Snapshot::connects`](crate::Snapshot::connects). Default: true. Counts
+    /// Whether the pool measures how long callers wait, connects and statements
+    /// take, and connections are held: the timings of a
+    /// [`Snapshot`](crate::Snapshot), and the histograms among its
+    /// [metrics](crate::metrics). Default: true. Counts
     /// are always kept.
     metrics_enabled: bool;
 }

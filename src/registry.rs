@@ -166,7 +166,8 @@ impl PoolRegistry {
     ///
     /// However many ask at a time, one of them builds and the others wait. They
     /// share what becomes of it, a failure too: a database that is down is not
-    /// tried once for each. Whoever asks after that tries again.
+    /// tried once for each. Whoever asks after that tries again. A pool that was
+    /// closed by itself is built anew.
     ///
     /// # Errors
     ///
@@ -206,15 +207,24 @@ impl PoolRegistry {
             return Err(unknown(name, &state.entries));
         };
         Ok(match &entry.seat {
-            Seat::Built(pool) => Entered::Built(pool.clone()),
+            Seat::Built(pool) if !pool.is_closed() => Entered::Built(pool.clone()),
             Seat::Building(failure) => Entered::Waits(Arc::clone(failure)),
-            Seat::Vacant => {
+            Seat::Vacant | Seat::Built(_) => {
                 let failure = Failure::default();
                 entry.seat = Seat::Building(Arc::clone(&failure));
                 let make = Arc::clone(&entry.make);
                 Entered::Builds(BuildTurn { registry: self, name, make, failure })
             }
         })
+    }
+
+    /// Takes a name out, with its pool if that is built. The pool stays open for
+    /// as long as it has handles.
+    pub fn remove(&self, name: &str) -> Option<Pool<Any>> {
+        match self.state.lock().entries.remove(name)?.seat {
+            Seat::Built(pool) => Some(pool),
+            Seat::Vacant | Seat::Building(_) => None,
+        }
     }
 
     /// Closes the registry and every pool in it, all at a time, as

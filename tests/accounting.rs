@@ -314,7 +314,8 @@ open                1   created                    1
   cleaning          0   connects failed            0
   closing           0   timeouts                   0
 opening             1   overloads                  1
-waiting             0   max open                   2
+waiting             0   leaks                      0
+max open            2
 waits       none
 connects    1: half within 0.0ns, 99 % within 0.0ns, all within 0.0ns
 holds       1200: half within 0.0ns, 99 % within 0.0ns, all within 0.0ns
@@ -345,7 +346,7 @@ fn a_pool_without_a_limit_opens_more_than_the_default_limit() {
         adds_up(&now);
         assert_eq!((now.max_open, now.in_use), (None, 30));
         assert_eq!(now.to_string(), "30 open: 30 in use, 0 idle; 0 waiting");
-        assert!(format!("{now:#}").contains("max open           unlimited\n"));
+        assert!(format!("{now:#}").contains("max open    unlimited\n"));
         drop(held);
     });
 }

@@ -128,26 +128,29 @@ fn every_fault_of_a_document_is_named_at_once() {
 fn a_document_that_is_no_map_is_refused() {
     for document in ["5", "\"max_open_conns\"", "[8]", "null", "true"] {
         let said = from_json(document).expect_err(document);
-        assert!(said.ends_with(", expected the settings of a pool"), "{said}");
+        assert!(said.ends_with("expected the settings of a pool"), "{said}");
     }
     assert_eq!(from_json("{}"), Ok(PoolConfig::new()));
 }
 
-/// As under `#[serde(flatten)]`: what is not a setting is the outer struct's.
+/// Under `#[serde(flatten)]` as well, where a field that is neither is an error.
 #[test]
 fn inside_a_document_of_another_the_settings_are_found() {
-    #[derive(serde::Deserialize)]
+    #[derive(Debug, serde::Deserialize)]
     struct Service {
         port: u16,
         pool: PoolConfig,
         #[serde(flatten)]
         flat: PoolConfig,
     }
-    let document = r#"{ "port": 80, "pool": { "max_retries": 1 }, "max_open_conns": 8, "x": 1 }"#;
+    let document = r#"{ "port": 80, "pool": { "max_retries": 1 }, "max_open_conns": 8 }"#;
     let service: Service = serde_json::from_str(document).expect("nothing is wrong");
     assert_eq!(service.port, 80);
     assert_eq!(service.pool, PoolConfig::new().max_retries(1));
     assert_eq!(service.flat, PoolConfig::new().max_open_conns(8));
+    let typo = document.replace("max_open_conns", "max_open_conn");
+    let refused = serde_json::from_str::<Service>(&typo).expect_err("nobody's field");
+    assert!(refused.to_string().contains("did you mean max_open_conns?"), "{refused}");
 }
 
 /// What a document leaves open, code or the environment may complete.
@@ -194,4 +197,15 @@ fn what_was_written_reads_as_it_was() {
     // Longer than Go and TOML can say: as long as they can.
     let forever = serde_json::to_string(&PoolConfig::new().conn_max_lifetime(Duration::MAX));
     assert_eq!(from_json(&forever.expect("JSON")), Ok(PoolConfig::new().conn_max_lifetime(long)));
+}
+
+#[test]
+fn a_url_where_settings_belong_is_not_shown() {
+    let error = serde_json::from_str::<PoolConfig>(r#""postgres://app:secret@host/db""#);
+    let error = error.unwrap_err().to_string();
+    let other = toml::from_str::<std::collections::BTreeMap<String, PoolConfig>>(
+        "main = 'postgres://app:secret@host/db'",
+    );
+    let other = other.unwrap_err().message().to_owned();
+    assert!(!error.contains("secret") && !other.contains("secret"), "{error} / {other}");
 }

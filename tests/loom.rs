@@ -488,3 +488,16 @@ fn a_weak_handle_that_meets_the_last_drop_gives_an_open_pool_or_none() {
         runtime.end();
     });
 }
+
+#[test]
+fn what_is_evicted_is_not_lent_to_a_caller_that_comes_after() {
+    explore(pool_of(1), |scene| {
+        let held = scene.acquire();
+        let giver = scene.thread(|scene| scene.give_back(held));
+        scene.pool.evict();
+        if let Some(conn) = scene.pool.try_acquire() {
+            assert_ne!(conn.id(), 1, "put out before this caller came");
+        }
+        giver.join().unwrap();
+    });
+}

@@ -30,6 +30,8 @@ mod sessions;
 mod several;
 #[path = "support/storm.rs"]
 mod storm;
+#[path = "mysql/undone.rs"]
+mod undone;
 #[path = "mysql/values.rs"]
 mod values;
 
@@ -37,7 +39,7 @@ use std::time::Duration;
 
 use millpond::drivers::mysql::Mysql;
 use millpond::runtime::block_on;
-use millpond::{Error, Pool};
+use millpond::{Cause, Error, Outcome, Pool};
 use millpond_harness::{Server, mariadb};
 
 /// MariaDB, and MySQL where it is there.

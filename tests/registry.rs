@@ -516,3 +516,31 @@ mod documents {
         });
     }
 }
+
+#[test]
+fn a_pool_that_was_closed_by_hand_is_not_given_out_as_if_it_were_good() {
+    Sim::new(1).run(async |sim| {
+        let registry = PoolRegistry::new();
+        let sim = sim.clone();
+        registry
+            .register("main", move || Ok(Pool::builder(Any::new(Fake::new())).runtime(sim.clone())))
+            .unwrap();
+        registry.get("main").await.unwrap().close().await;
+        let again = registry.get("main").await.unwrap();
+        again.acquire().await.expect("built anew, or an error of the registry");
+    });
+}
+
+#[test]
+fn a_name_that_is_taken_out_can_be_given_again() {
+    Sim::new(1).run(async |sim| {
+        let registry = PoolRegistry::new();
+        let make = move || Ok(Pool::builder(Any::new(Fake::new())).runtime(sim.clone()));
+        registry.register("main", make.clone()).unwrap();
+        let pool = registry.get("main").await.unwrap();
+        assert!(registry.remove("main").is_some() && registry.remove("main").is_none());
+        registry.register("main", make).unwrap();
+        registry.get("main").await.unwrap().close().await;
+        assert!(!pool.is_closed(), "it is its holder's");
+    });
+}

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use millpond::testing::sim::Sim;
-use millpond::{ConnectContext, Driver, Error, Outcome, Pool, Result, Rows, Session, Value};
+use millpond::{ConnectContext, Driver, Error, Fate, Outcome, Pool, Result, Rows, Session, Value};
 
 /// A database that rolls the whole transaction back when a statement fails, as
 /// MySQL does after a deadlock; without a transaction each statement is kept.
@@ -85,7 +85,7 @@ fn statements_and_commit_are_refused_and_say_why() {
         ];
         for error in refused {
             assert_eq!(error.outcome(), Outcome::RolledBack);
-            let said = "not sent: the database has rolled this transaction back";
+            let said = "not sent: an earlier error has undone this transaction";
             assert_eq!(error.to_string(), said);
         }
         let mut tx = pool.begin().await.unwrap();
@@ -123,5 +123,65 @@ fn a_savepoint_in_what_is_gone_cannot_save_it() {
         assert!(attempt.is_err());
         conn.execute("alone", &[]).await.unwrap();
         assert_eq!(*driver.kept.lock().unwrap(), ["alone"]);
+    });
+}
+
+/// A disk that fails in the midst of a transaction: SQLite rolls back, the
+/// connection is to go, and until then works on.
+#[derive(Clone, Default)]
+struct Faulty {
+    kept: Arc<Mutex<Vec<String>>>,
+}
+
+impl Driver for Faulty {
+    type Connection = Option<Vec<String>>;
+
+    async fn connect(&self, _: &ConnectContext<'_>) -> Result<Self::Connection> {
+        Ok(None)
+    }
+
+    async fn ping(&self, _: &mut Self::Connection) -> Result<()> {
+        Ok(())
+    }
+
+    async fn query(&self, conn: &mut Self::Connection, sql: &str, _: &[Value]) -> Result<Rows> {
+        match sql {
+            "BEGIN" => *conn = Some(Vec::new()),
+            "COMMIT" => self.kept.lock().unwrap().extend(conn.take().unwrap_or_default()),
+            "ROLLBACK" => *conn = None,
+            "fault" => {
+                *conn = None;
+                return Err(Error::statement("disk I/O error")
+                    .with_outcome(Outcome::Unknown)
+                    .with_fate(Fate::Discard));
+            }
+            _ => match conn {
+                Some(pending) => pending.push(sql.to_owned()),
+                None => self.kept.lock().unwrap().push(sql.to_owned()),
+            },
+        }
+        Ok(Rows::none())
+    }
+
+    fn session(&self, conn: &Self::Connection) -> Session {
+        if conn.is_some() { Session::InTransaction } else { Session::Clean }
+    }
+}
+
+#[test]
+fn what_follows_an_error_that_condemned_the_connection_is_not_kept_alone() {
+    Sim::new(1).run(async |sim| {
+        let driver = Faulty::default();
+        let pool = Pool::builder(driver.clone()).runtime(sim).build().await.unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        tx.execute("debit", &[]).await.unwrap();
+        tx.execute("fault", &[]).await.unwrap_err();
+        let _ = tx.execute("credit", &[]).await;
+        let _ = tx.commit().await;
+        assert!(
+            driver.kept.lock().unwrap().is_empty(),
+            "{driver_kept:?}",
+            driver_kept = driver.kept
+        );
     });
 }

@@ -188,14 +188,10 @@ fn unknown(name: &str, others: &[(&'static str, Option<&Node>)]) -> String {
 
 impl<'de> Deserialize<'de> for PoolConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As a struct and not as any: inside another struct that flattens it,
-        // serde then hands over the settings and nothing else.
-        let node = deserializer.deserialize_struct("PoolConfig", Self::SETTINGS, AnyNode)?;
-        let Node::Map(fields) = node else {
-            // In the words that formats have for it, where they look first.
-            return Err(D::Error::custom(format_args!(
-                "invalid type: {node}, expected the settings of a pool"
-            )));
+        // As any and not as a struct: formats show what they find instead, and
+        // that may be a URL with a password.
+        let Node::Map(fields) = deserializer.deserialize_any(AnyNode)? else {
+            return Err(D::Error::custom("invalid type: expected the settings of a pool"));
         };
         let mut faults = Vec::new();
         let config = Self::from_fields(&fields, &mut [], &mut faults);

@@ -13,6 +13,7 @@ use super::Pool;
 use super::connects::Newborn;
 use super::events::Observer;
 use super::hooks::{HookConnection, Hooks};
+use super::info::ConnectionInfo;
 use super::leaks::Leak;
 use super::login::Login;
 use super::shared::Shared;
@@ -151,8 +152,10 @@ impl<D: Driver> Builder<D> {
 
 /// The application's own code in the life of a connection.
 ///
-/// Hooks run in tasks of the pool, so a slow one holds up nobody but those who
-/// wait for that very connection. One that has nothing to await returns a
+/// Hooks run in tasks of the pool (but for `after_connect` on the first
+/// connection, which [`build`](Self::build) proves itself), so a slow one holds
+/// up nobody but those who wait for that very connection. One that holds a
+/// [`Pool`] keeps it open for ever; give it a [weak handle](Pool::downgrade). One that has nothing to await returns a
 /// [ready](std::future::ready) future. A panic counts as a refusal, and so does
 /// a session that is left in a transaction or with a statement under way.
 ///
@@ -200,7 +203,8 @@ impl<D: Driver> Builder<D> {
     }
 
     /// Runs on each connection that is given back and clean, within
-    /// `reset_timeout`. An error closes it.
+    /// `reset_timeout`, while the pool is open. An error closes it, and is told
+    /// to the [observer](Self::observer).
     pub fn after_release<H>(mut self, hook: H) -> Self
     where
         H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
@@ -211,7 +215,8 @@ impl<D: Driver> Builder<D> {
 
     /// Runs on each connection that the pool is about to close, within the
     /// second that a goodbye may take. It cannot be refused. Not called for one
-    /// that is dropped with its runtime, or detached.
+    /// that is dropped with its runtime, detached, or refused by
+    /// `after_connect`.
     pub fn before_close<H>(mut self, hook: H) -> Self
     where
         H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
@@ -221,8 +226,8 @@ impl<D: Driver> Builder<D> {
     }
 
     /// Is told of each connection that is held for longer than `leak_after`,
-    /// and of its return. Called by whoever keeps the pool's time, so it must
-    /// not block; a panic in it is dropped.
+    /// and of its return. Called by whoever keeps the pool's time, and where it
+    /// is given back; so it must not block. A panic in it is dropped.
     pub fn on_leak(mut self, listener: impl Fn(&Leak) + Send + Sync + 'static) -> Self {
         self.hooks.on_leak = Some(Box::new(listener));
         self
@@ -266,7 +271,10 @@ async fn first<D: Driver>(shared: &Arc<Shared<D>>) -> Result<Newborn<D::Connecti
     let limit = shared.rules(|rules| rules.connect_timeout);
     let work = async {
         let mut newborn = shared.connect().await?;
-        shared.driver.ping(&mut newborn.conn).await?;
+        if let Err(error) = shared.driver.ping(&mut newborn.conn).await {
+            shared.farewell(newborn.conn, ConnectionInfo::newborn(newborn.id)).await;
+            return Err(error);
+        }
         Ok(newborn)
     };
     shared.attempt(Phase::Connecting, limit, work).await

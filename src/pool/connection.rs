@@ -18,6 +18,7 @@ use super::entry::{Entry, Held, is_death};
 use super::info::ConnectionInfo;
 use super::meters::Timing;
 use super::shared::Shared;
+use super::tasks::drop_quietly;
 use super::transaction::{self, Depth, savepoint};
 
 /// A connection borrowed from a [`Pool`](crate::Pool).
@@ -226,13 +227,16 @@ impl<D: Driver> PooledConnection<D> {
     }
 
     /// Takes the connection out of the pool for good, as it is: the pool may
-    /// open another in its place, and does not close this one.
+    /// open another in its place, and does not close this one. Values attached
+    /// to it are dropped.
     pub fn detach(mut self) -> D::Connection {
         let held = self.held.take().expect("held until dropped");
         self.shared.note_return(&held);
         let Held { index, entry } = held;
-        let Entry { conn, .. } = *entry;
+        let Entry { conn, attached, lent_at, id, .. } = *entry;
+        self.shared.measure(id, lent_at, self.shared.runtime.coarse_now());
         self.shared.turn(|state, turn| state.detached(turn, index));
+        drop_quietly(attached);
         conn
     }
 

@@ -4,9 +4,9 @@
 //! concerns. Part of the state machine: runs under the lock, opens nothing
 //! itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use millpond_driver::{Error, Fate};
+use millpond_driver::{Error, ErrorKind, Fate};
 
 use super::entry::{Entry, Held, Phase};
 use super::slots::Index;
@@ -20,6 +20,8 @@ use crate::retry::fraction;
 pub(super) struct Newborn<C> {
     pub(super) conn: C,
     pub(super) id: u64,
+    /// How long that took.
+    pub(super) took: Duration,
 }
 
 impl<C> State<C> {
@@ -42,8 +44,10 @@ impl<C> State<C> {
     /// A connect has succeeded.
     pub(super) fn opened(&mut self, turn: &mut Turn<'_, C>, index: Index, newborn: Newborn<C>) {
         self.opening -= 1;
-        self.outage.over();
-        self.failed_check = None;
+        turn.fx.waste.extend(self.outage.over());
+        if !self.gated {
+            turn.fx.waste.extend(self.failed_check.take());
+        }
         let held = self.install(turn, index, newborn);
         let expires = held.entry.expires;
         self.put(turn, held);
@@ -56,7 +60,7 @@ impl<C> State<C> {
         &mut self,
         turn: &mut Turn<'_, C>,
         index: Index,
-        Newborn { conn, id }: Newborn<C>,
+        Newborn { conn, id, .. }: Newborn<C>,
     ) -> Held<C> {
         self.tally.created += 1;
         // Between 80 and 100 % of the limit, so that connections born together
@@ -97,6 +101,7 @@ impl<C> State<C> {
             self.fail_first(turn, &error);
         }
         self.settle(turn);
+        turn.fx.waste.push(error);
     }
 
     /// A connect was dropped before it ended: its runtime has gone. Counts as
@@ -109,9 +114,13 @@ impl<C> State<C> {
 
     fn open_ended(&mut self, turn: &mut Turn<'_, C>, index: Index, error: &Error) {
         self.opening -= 1;
-        self.tally.connects_failed += 1;
         self.free(turn, index);
-        self.outage.failed(error.clone(), turn.now, turn.random);
+        // Cut short by the close, it says nothing of the database.
+        if error.kind() != ErrorKind::Closed {
+            self.tally.connects_failed += 1;
+            let before = self.outage.failed(error.clone(), turn.now, turn.random);
+            turn.fx.waste.extend(before);
+        }
     }
 
     /// When the next connect may be tried, if only backoff holds it.

@@ -139,7 +139,7 @@ pub enum CloseReason {
     Refused,
     /// Its borrower has taken it out of the pool.
     Detached,
-    /// The runtime that worked on it has ended.
+    /// The runtime that worked on it has ended, or a task of the pool panicked.
     RuntimeEnded,
     /// The pool was closed.
     PoolClosed,

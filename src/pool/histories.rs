@@ -34,9 +34,14 @@ enum Step {
     Succeed,
     Fail,
     Wait,
+    Evict,
+    /// The limit goes down to one, or up again.
+    Resize,
+    /// A pause begins or ends.
+    Pause,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 12] = [
     Step::Enter,
     Step::Try,
     Step::LeaveFirst,
@@ -46,6 +51,9 @@ const STEPS: [Step; 9] = [
     Step::Succeed,
     Step::Fail,
     Step::Wait,
+    Step::Evict,
+    Step::Resize,
+    Step::Pause,
 ];
 
 struct World {
@@ -111,6 +119,14 @@ impl World {
                 let job = self.jobs.remove(0);
                 self.finish(job, matches!(step, Step::Succeed));
             }
+            Step::Evict => drop(self.turn(|state, turn| state.evict(turn, None))),
+            Step::Resize => {
+                let mut rules = self.state.rules.clone();
+                rules.max_open = 1 + MAX_OPEN - rules.max_open;
+                self.turn(|state, turn| state.reconfigure(turn, rules));
+            }
+            Step::Pause if self.state.paused => self.turn(State::resume),
+            Step::Pause => self.turn(State::pause),
             Step::Wait => self.now += Duration::from_millis(1100),
             _ => return false,
         }
@@ -159,7 +175,9 @@ impl World {
     fn finish(&mut self, job: Job<u64>, well: bool) {
         match job {
             Job::Connect(index) if well => {
-                self.turn(|state, turn| state.opened(turn, index, Newborn { conn: 7, id: 1 }));
+                self.turn(|state, turn| {
+                    state.opened(turn, index, Newborn { conn: 7, id: 1, took: Duration::ZERO })
+                });
             }
             Job::Connect(index) => {
                 self.turn(|state, turn| {
@@ -186,10 +204,12 @@ impl World {
     /// With everything going well from here, everybody is served and every
     /// slot is free again.
     fn ends_well(mut self) {
+        self.turn(State::resume);
         for _ in 0..100 {
             self.now += Duration::from_secs(2);
             // What the keeper would do.
             self.turn(|state, turn| state.settle(turn));
+            self.collect();
             while !self.jobs.is_empty() {
                 self.take(Step::Succeed);
             }

@@ -8,9 +8,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use millpond_driver::{BoxFuture, Driver, Error, Result, Rows, Session, Value};
+use millpond_driver::{BoxFuture, Cause, Driver, Error, Fate, Phase, Result, Rows, Session, Value};
 
 use super::events::Observer;
 use super::info::ConnectionInfo;
@@ -26,7 +27,23 @@ pub struct HookConnection<'a, D: Driver> {
     driver: &'a D,
     conn: &'a mut D::Connection,
     info: ConnectionInfo,
-    in_flight: &'a mut bool,
+    traces: &'a mut Traces,
+}
+
+/// What a hook leaves behind on a connection.
+#[derive(Debug, Default)]
+struct Traces {
+    in_flight: bool,
+    /// An error that condemned the connection, whatever the hook made of it.
+    condemned: Option<Error>,
+}
+
+impl Traces {
+    fn note(&mut self, error: Option<&Error>) {
+        if let Some(error) = error.filter(|error| error.fate() == Fate::Discard) {
+            self.condemned = Some(error.clone());
+        }
+    }
 }
 
 impl<D: Driver> HookConnection<'_, D> {
@@ -50,9 +67,10 @@ impl<D: Driver> HookConnection<'_, D> {
     ///
     /// Dropping the future has the connection closed.
     pub async fn query(&mut self, sql: &str, params: &[Value]) -> Result<Rows> {
-        let left_over = std::mem::replace(self.in_flight, true);
+        let left_over = std::mem::replace(&mut self.traces.in_flight, true);
         let result = self.driver.query(self.conn, sql, params).await;
-        *self.in_flight = left_over;
+        self.traces.in_flight = left_over;
+        self.traces.note(result.as_ref().err());
         result
     }
 
@@ -66,9 +84,10 @@ impl<D: Driver> HookConnection<'_, D> {
     ///
     /// As for [`query`](Self::query).
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
-        let left_over = std::mem::replace(self.in_flight, true);
+        let left_over = std::mem::replace(&mut self.traces.in_flight, true);
         let result = self.driver.batch(self.conn, sql).await;
-        *self.in_flight = left_over;
+        self.traces.in_flight = left_over;
+        self.traces.note(result.as_ref().err());
         result
     }
 }
@@ -141,28 +160,56 @@ impl<D: Driver> fmt::Debug for Hooks<D> {
 }
 
 impl<D: Driver> Shared<D> {
+    /// Calls a hook, if there is one, for so long at the most.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call_unhurried`](Self::call_unhurried); that it has taken too
+    /// long, which says nothing of the database.
+    pub(super) async fn call(
+        &self,
+        hook: Option<&Hook<D>>,
+        limit: Duration,
+        conn: &mut D::Connection,
+        info: ConnectionInfo,
+    ) -> Result<()> {
+        if hook.is_none() {
+            return Ok(());
+        }
+        let called = self.call_unhurried(hook, conn, info);
+        self.bounded(limit, called, || {
+            Error::timeout(Phase::Checking, format!("a hook did not end within {limit:?}"))
+                .with_cause(Cause::Pool)
+        })
+        .await
+    }
+
     /// Calls a hook, if there is one.
     ///
     /// # Errors
     ///
-    /// Its own, its panic, or that it has left the session in a state in which
+    /// Its own, its panic, or that it has left the connection in a state in which
     /// it cannot be lent.
-    pub(super) async fn call(
+    pub(super) async fn call_unhurried(
         &self,
         hook: Option<&Hook<D>>,
         conn: &mut D::Connection,
         info: ConnectionInfo,
     ) -> Result<()> {
         let Some(hook) = hook else { return Ok(()) };
-        let mut in_flight = false;
-        let visit = HookConnection { driver: &self.driver, conn, info, in_flight: &mut in_flight };
+        let mut traces = Traces::default();
+        let visit = HookConnection { driver: &self.driver, conn, info, traces: &mut traces };
         // Called inside, for it may panic before there is a future.
         let called = AssertUnwindSafe(async { hook(visit).await }).catch_unwind().await;
         called.unwrap_or_else(|panic| Err(Error::panicked(panic_message("a hook", &*panic))))?;
+        if let Some(condemned) = traces.condemned {
+            return Err(condemned);
+        }
         match self.session(conn) {
             Session::Clean => Ok(()),
-            Session::Unverified if !in_flight => Ok(()),
-            session => Err(Error::lost(format!("a hook left the session as {session:?}"))),
+            Session::Unverified if !traces.in_flight => Ok(()),
+            session => Err(Error::lost(format!("a hook left the session as {session:?}"))
+                .with_cause(Cause::Pool)),
         }
     }
 }

@@ -60,7 +60,7 @@ impl<C> State<C> {
             let due = turn.shelf.at(note.lent_at()).and_then(|at| at.checked_add(limit));
             if due.is_some_and(|at: Instant| turn.now < at) {
                 next = earliest([next, due]);
-            } else if let Some(holder) = note.holder(now) {
+            } else if let Some(holder) = note.holder(now).filter(|_| note.read() == (phase, loan)) {
                 note.report(loan);
                 self.tally.leaks += 1;
                 turn.fx.leaks.push(Leak { connection: note.id(), holder, returned: false });

@@ -20,9 +20,21 @@ impl<C> State<C> {
         if self.is_closed() {
             return;
         }
+        let reset_changes = self.rules.reset != rules.reset;
         self.rules = rules;
         turn.shelf.set_check_after_idle(self.rules.check_after_idle);
-        self.watch_loans(turn);
+        turn.shelf.raise();
+        for mut held in turn.shelf.take_all_locked() {
+            if reset_changes {
+                self.start_close(turn, held, CloseReason::Evicted);
+                continue;
+            }
+            // By the time of its last use and the new rule.
+            let idle_since = held.entry.idle_since;
+            turn.shelf.prove(&mut held.entry, idle_since);
+            turn.shelf.put_locked(held);
+        }
+        self.leaks_at = Some(turn.now);
         self.maintain_at = Some(turn.now);
         self.hire(turn, Some(turn.now));
         self.settle(turn);

@@ -5,6 +5,7 @@
 //! `lifecycle` and `state`.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use millpond_driver::{Driver, Error, Fate, Holder, Outcome, Result, Session};
 
 use super::Pool;
 use super::connects::Newborn;
-use super::events::CloseReason;
+use super::events::{CloseReason, Event};
 use super::info::ConnectionInfo;
 use super::snapshot::Snapshot;
 use super::state::State;
 use super::tasks::Seat;
-use super::turn::{Check, Work};
+use super::turn::Work;
 use super::weak::WeakPool;
 use crate::config::PoolConfig;
 
@@ -38,7 +39,8 @@ impl<D: Driver> Pool<D> {
     /// Changes settings of the running pool.
     ///
     /// They hold from the next decision on: a connection keeps the lifetime it
-    /// drew, a caller the timeout it came with. A lower `max_open_conns` closes
+    /// drew, a caller the timeout it came with. Idle ones are closed if `reset`
+    /// changes, for what their last borrower left was not reset so. A lower `max_open_conns` closes
     /// idle connections at once and those in use when they come back, before
     /// anybody who waits is served. On a closed pool this has no effect.
     ///
@@ -116,7 +118,8 @@ impl<D: Driver> Pool<D> {
 
     /// Closes the idle connections that `keep` does not want, and returns their
     /// facts. Each that is idle now is asked about once, unless it is lent
-    /// before its turn.
+    /// before its turn. One that is kept is lent again only if `keep` has left
+    /// it clean.
     ///
     /// # Panics
     ///
@@ -134,18 +137,24 @@ impl<D: Driver> Pool<D> {
             };
             let mut seat = Seat::new(shared, held, Work::Checking);
             let info = seat.info();
-            let kept = keep(&info, seat.conn());
+            let kept = catch_unwind(AssertUnwindSafe(|| keep(&info, seat.conn())));
             let (held, work) = seat.leave();
-            shared.turn(|state, turn| {
-                state.done(work);
-                if kept {
-                    state.checked(turn, held, Check { ping: false, admit: false });
-                } else {
-                    state.retire(turn, held, CloseReason::Evicted);
+            match kept {
+                Ok(true) => shared.put_back(held, work),
+                Ok(false) => {
+                    shared.turn(|state, turn| {
+                        state.done(work);
+                        state.retire(turn, held, CloseReason::Evicted);
+                    });
+                    closed.push(info);
                 }
-            });
-            if !kept {
-                closed.push(info);
+                Err(panic) => {
+                    shared.turn(|state, turn| {
+                        state.done(work);
+                        state.retire(turn, held, CloseReason::Discarded);
+                    });
+                    resume_unwind(panic);
+                }
             }
         }
         closed
@@ -153,7 +162,7 @@ impl<D: Driver> Pool<D> {
 
     /// Takes in a connection that was opened elsewhere, such as one that was
     /// [detached](crate::PooledConnection::detach). It is checked before it is
-    /// lent.
+    /// lent; `after_connect` does not run on it.
     ///
     /// # Errors
     ///
@@ -166,8 +175,11 @@ impl<D: Driver> Pool<D> {
             let error = Error::statement(format!("the session is {session:?}, not clean"));
             return Err((conn, error.with_outcome(Outcome::NotSent).with_fate(Fate::Discard)));
         }
-        let newborn = Newborn { conn, id: self.shared.next_id() };
-        self.shared.turn(|state, turn| state.add(turn, newborn))
+        let id = self.shared.next_id();
+        let newborn = Newborn { conn, id, took: Duration::ZERO };
+        self.shared.turn(|state, turn| state.add(turn, newborn))?;
+        self.shared.tell(|| Event::Connected { connection: id, took: Duration::ZERO });
+        Ok(())
     }
 
     /// A handle that does not keep the pool open.

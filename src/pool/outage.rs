@@ -27,11 +27,13 @@ pub(super) struct Outage {
     last: Option<Error>,
     /// New connections in a row that the application did not want lent.
     refusals: u32,
+    /// The last failure was one of those.
+    by_refusal: bool,
 }
 
 impl Outage {
-    /// A connect has failed.
-    pub(super) fn failed(&mut self, error: Error, now: Instant, random: u64) {
+    /// A connect has failed. Returns the error kept before.
+    pub(super) fn failed(&mut self, error: Error, now: Instant, random: u64) -> Option<Error> {
         let delay = if error.is_permanent() {
             PERMANENT
         } else {
@@ -40,25 +42,30 @@ impl Outage {
         };
         self.failures = self.failures.saturating_add(1);
         self.until = now.checked_add(delay);
-        self.last = Some(error);
+        self.by_refusal = false;
+        self.last.replace(error)
     }
 
-    /// A connect has succeeded.
-    pub(super) fn over(&mut self) {
-        *self = Self { refusals: self.refusals, ..Self::default() };
+    /// A connect has succeeded. Returns the error kept before.
+    pub(super) fn over(&mut self) -> Option<Error> {
+        let refusals = self.refusals;
+        std::mem::replace(self, Self { refusals, ..Self::default() }).last
     }
 
     /// The application does not want a new connection lent: as if it had not
     /// been opened, or one after the other would be.
-    pub(super) fn refused(&mut self, error: Error, now: Instant, random: u64) {
+    pub(super) fn refused(&mut self, error: Error, now: Instant, random: u64) -> Option<Error> {
         self.failures = self.failures.max(self.refusals);
         self.refusals = self.refusals.saturating_add(1);
-        self.failed(error, now, random);
+        let before = self.failed(error, now, random);
+        self.by_refusal = true;
+        before
     }
 
-    /// It lets one be lent.
-    pub(super) fn admitted(&mut self) {
+    /// It lets one be lent: an outage that it made itself is over.
+    pub(super) fn admitted(&mut self) -> Option<Error> {
         self.refusals = 0;
+        if self.by_refusal { self.over() } else { None }
     }
 
     /// Connects that have failed in a row.

@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::shelf::Put;
 use super::state::State;
 use super::tasks::{Cleaning, Then};
+use super::turn::{Check, Work};
 
 /// What the pool knows of a connection that comes back.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +85,7 @@ impl<D: Driver> Shared<D> {
             reset: self.live.reset(),
         });
         let now = self.runtime.coarse_now();
+        held.entry.idle_since = now;
         let note = self.shelf.note(&held.index);
         if note.is_reported(note.lent()) {
             self.note_return(&held);
@@ -124,6 +126,40 @@ impl<D: Driver> Shared<D> {
         }
     }
 
+    /// Puts back an idle connection that somebody has looked at, if it was left
+    /// clean.
+    pub(super) fn put_back(self: &Arc<Self>, held: Held<D::Connection>, work: Work) {
+        let session = self.session(&held.entry.conn);
+        let facts = Facts {
+            session,
+            fate: Fate::Reusable,
+            dead: false,
+            in_flight: false,
+            panicking: false,
+            reset: Reset::Boundary,
+        };
+        let reset = match judge(facts) {
+            Verdict::Clean { cancel: false, reset } => reset,
+            verdict => {
+                return self.turn(|state, turn| {
+                    state.done(work);
+                    match verdict {
+                        Verdict::Keep => {
+                            state.checked(turn, held, Check { ping: false, admit: false });
+                        }
+                        _ => state.retire(turn, held, CloseReason::Unclean),
+                    }
+                });
+            }
+        };
+        let how = Cleaning { cancel: None, then: Then::Reset(reset) };
+        self.turn(|state, turn| {
+            state.done(work);
+            state.soil(turn, &held.index, how.is_quick());
+        });
+        self.start_cleaning(held, how);
+    }
+
     fn wash(self: &Arc<Self>, held: Held<D::Connection>, cancel: bool, then: Then) {
         let ask = || self.driver.cancel(&held.entry.conn);
         let cancel = if cancel { catch_unwind(AssertUnwindSafe(ask)).ok().flatten() } else { None };
@@ -135,7 +171,7 @@ impl<D: Driver> Shared<D> {
 
     /// Measures and tells how long a connection was held.
     #[inline]
-    fn measure(&self, connection: u64, lent_at: Instant, now: Instant) {
+    pub(super) fn measure(&self, connection: u64, lent_at: Instant, now: Instant) {
         // Short loans are the ones that must not cost much.
         let held = match now == lent_at {
             true => Duration::ZERO,

@@ -260,6 +260,18 @@ impl<D: Driver> Shared<D> {
         limit: Duration,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        let late =
+            || Error::timeout(phase, format!("no answer from the database within {limit:?}"));
+        self.bounded(limit, work, late).await
+    }
+
+    /// The same for any code, with an error of its own for what takes too long.
+    pub(super) async fn bounded<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T>>,
+        late: impl FnOnce() -> Error,
+    ) -> Result<T> {
         let closing = self.closing.listen();
         if self.read(State::is_closed) {
             return Err(Error::closed());
@@ -272,9 +284,7 @@ impl<D: Driver> Shared<D> {
             Either::Left((Err(panic), _)) => {
                 Err(Error::panicked(panic_message("the driver", &*panic)))
             }
-            Either::Right((Either::Left(_), _)) => {
-                Err(Error::timeout(phase, format!("no answer from the database within {limit:?}")))
-            }
+            Either::Right((Either::Left(_), _)) => Err(late()),
             Either::Right((Either::Right(_), _)) => Err(Error::closed()),
         }
     }

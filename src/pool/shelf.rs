@@ -111,7 +111,7 @@ impl<C> Shelf<C> {
         let Pop::Took(index, entry) = self.slots.pop() else { return Take::Nothing };
         let mut held = Held { index, entry };
         let now = now();
-        if !self.is_fresh(&held.entry, now) {
+        if !self.is_fresh(&held.entry, now) || self.note(&held.index).is_spent() {
             return Take::Stale(held);
         }
         self.lend(&mut held, now, borrower);

@@ -210,16 +210,19 @@ impl Snapshot {
             ("connects failed", self.connects_failed),
             ("timeouts", self.timeouts),
             ("overloads", self.overloads),
+            ("leaks", self.leaks),
         ];
-        let state = if self.is_closed { "closed" } else { "" };
+        let state = match () {
+            () if self.is_closed => "closed",
+            () if self.is_paused => "paused",
+            () => "",
+        };
         writeln!(f, "{:<11} {:>9}   {:<15} {:>12}", "now", state, "since start", "")?;
-        for (row, (name, count)) in now.into_iter().enumerate() {
-            write!(f, "{name:<11} {:>9}   ", grouped(count as u64))?;
-            match since_start.get(row) {
-                Some((name, count)) => writeln!(f, "{name:<15} {:>12}", grouped(*count))?,
-                None => write!(f, "{:<15} {most:>12}", "max open")?,
-            }
+        for (left, right) in now.into_iter().zip(since_start) {
+            write!(f, "{:<11} {:>9}   ", left.0, grouped(left.1 as u64))?;
+            writeln!(f, "{:<15} {:>12}", right.0, grouped(right.1))?;
         }
+        write!(f, "{:<11} {most:>9}", "max open")?;
         for (name, timings) in [
             ("waits", &self.waits),
             ("connects", &self.connects),

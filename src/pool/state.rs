@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use millpond_driver::{Error, Fate};
 
-use super::entry::{Held, Phase};
+use super::entry::{Held, Phase, is_death};
 use super::events::CloseReason;
 use super::keepers::{Duty, Keepers};
 use super::outage::Outage;
@@ -58,6 +58,15 @@ pub(super) struct State<C> {
     /// When the loans are to be looked through.
     pub(super) leaks_at: Option<Instant>,
     pub(super) tally: Tally,
+}
+
+/// What is known of a connection that is offered.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    /// It has just answered, or was just used.
+    alive: bool,
+    /// The application lets it be lent.
+    admitted: bool,
 }
 
 /// Sums since the pool's start.
@@ -201,7 +210,11 @@ impl<C> State<C> {
         let (answer, waker) = self.waiters.leave(ticket);
         match answer {
             Answer::Granted(held) => self.put(turn, held),
-            Answer::Pending | Answer::Failed(_) | Answer::Expired => self.settle(turn),
+            Answer::Failed(error) => {
+                turn.fx.waste.push(error);
+                self.settle(turn);
+            }
+            Answer::Pending | Answer::Expired => self.settle(turn),
         }
         waker
     }
@@ -211,7 +224,7 @@ impl<C> State<C> {
     /// A clean connection is free: new, cleaned, or given back.
     pub(super) fn put(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>) {
         turn.shelf.rest(&mut held.entry, turn.now);
-        self.offer(turn, held, false);
+        self.offer(turn, held, Proof { alive: true, admitted: false });
     }
 
     /// A connection has passed its check.
@@ -222,16 +235,24 @@ impl<C> State<C> {
             turn.shelf.prove(&mut held.entry, turn.now);
         }
         if how.admit {
-            self.outage.admitted();
+            turn.fx.waste.extend(self.outage.admitted());
+            turn.fx.waste.extend(self.failed_check.take());
         }
         self.rewatch(turn, held.entry.idle_since);
-        self.offer(turn, held, how.admit);
+        self.offer(turn, held, Proof { alive: how.ping || how.admit, admitted: how.admit });
     }
 
-    /// A connection that has just answered goes to the oldest caller, or back
-    /// among the idle.
-    fn offer(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>, admitted: bool) {
-        let unwanted = self.waiters.is_empty() && self.rules.max_idle == 0;
+    /// A check has failed, or been refused.
+    pub(super) fn note_failed_check(&mut self, turn: &mut Turn<'_, C>, error: Error) {
+        turn.fx.waste.extend(self.failed_check.replace(error));
+    }
+
+    /// A connection that nobody uses goes to the oldest caller, or back among
+    /// the idle.
+    fn offer(&mut self, turn: &mut Turn<'_, C>, mut held: Held<C>, proof: Proof) {
+        // A new one lingers, or whoever tries in vain would never succeed.
+        let is_new = turn.shelf.note(&held.index).lent() == held.entry.lent_before;
+        let unwanted = self.waiters.is_empty() && self.rules.max_idle == 0 && !is_new;
         let reason = match () {
             () if self.closed => Some(CloseReason::PoolClosed),
             () if self.excess(turn) > 0 => Some(CloseReason::Resized),
@@ -242,10 +263,11 @@ impl<C> State<C> {
             self.retire(turn, held, reason);
             return;
         }
-        held.entry.admitted = admitted;
-        if self.waiters.is_empty() || self.paused || turn.shelf.is_suspect(&held.entry) {
+        held.entry.admitted = proof.admitted;
+        let doubtful = !proof.alive || turn.shelf.is_suspect(&held.entry);
+        if self.waiters.is_empty() || self.paused || doubtful {
             self.shelve(turn, held);
-        } else if self.gated && !admitted {
+        } else if self.gated && !proof.admitted {
             self.start_check(turn, held, Check { ping: false, admit: true });
         } else {
             self.grant(turn, held);
@@ -262,14 +284,20 @@ impl<C> State<C> {
                 self.fail_first(turn, &refusal);
             }
             if refusal.fate() == Fate::Reusable {
-                return self.offer(turn, held, false);
+                self.offer(turn, held, Proof { alive: true, admitted: false });
+                turn.fx.waste.push(refusal);
+                return;
             }
         } else if turn.shelf.note(&held.index).lent() == held.entry.lent_before {
             // One after the other would be opened only to be refused.
             let error = Error::connect("the hook before_acquire refused a new connection");
-            self.outage.refused(error.with_source(refusal.clone()), turn.now, turn.random);
+            let error = error.with_source(refusal.clone());
+            turn.fx.waste.extend(self.outage.refused(error, turn.now, turn.random));
         }
-        self.failed_check = Some(refusal);
+        if is_death(&refusal) {
+            turn.shelf.next_era();
+        }
+        self.note_failed_check(turn, refusal);
         self.retire(turn, held, CloseReason::Refused);
     }
 
@@ -320,8 +348,11 @@ impl<C> State<C> {
     pub(super) fn soil(&mut self, turn: &mut Turn<'_, C>, index: &Index, quick: bool) {
         turn.shelf.note(index).set(Phase::Cleaning);
         if quick {
+            // Others that come back meanwhile prolong nobody's wait.
+            if self.rinsing == 0 {
+                self.rinse_by = turn.now.checked_add(RINSE);
+            }
             self.rinsing += 1;
-            self.rinse_by = turn.now.checked_add(RINSE);
         }
     }
 

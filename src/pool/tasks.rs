@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::select;
-use millpond_driver::{Cancel, ConnectContext, Driver, Error, Phase, Reset, Result, Session};
+use millpond_driver::{
+    Cancel, ConnectContext, Driver, Error, ErrorKind, Phase, Reset, Result, Session,
+};
 
 use super::connects::Newborn;
 use super::entry::{Entry, Held, is_death};
@@ -71,51 +73,58 @@ impl<D: Driver> Shared<D> {
         let _ = catch_unwind(AssertUnwindSafe(|| self.runtime.spawn(task)));
     }
 
+    /// Opens a connection that may be lent.
     pub(super) async fn connect(&self) -> Result<Newborn<D::Connection>> {
         let limit = self.rules(|rules| rules.connect_timeout);
         let start = self.runtime.now();
         let cx = ConnectContext::new(&self.runtime, self.deadline(limit));
-        let mut asking = false;
+        // Whom the connect waits for, if not for the database.
+        let mut asking = None;
         let work = async {
             let mut conn = match &self.hooks.login {
                 None => self.driver.connect(&cx).await?,
                 Some(login) => {
-                    asking = true;
+                    asking = Some("no credentials");
                     let given = login.ask().await;
-                    asking = false;
+                    asking = None;
                     let given = given?;
                     self.driver.connect(&cx.with_credentials(&given)).await?
                 }
             };
             let id = self.next_id();
             let hook = self.hooks.after_connect.as_ref();
-            if let Err(refusal) = self.call(hook, &mut conn, ConnectionInfo::newborn(id)).await {
+            asking = hook.map(|_| "no end of the hook after_connect");
+            let info = ConnectionInfo::newborn(id);
+            if let Err(refusal) = self.call_unhurried(hook, &mut conn, info).await {
                 self.driver.close(conn).await;
                 return Err(refusal);
             }
-            Ok(Newborn { conn, id })
+            Ok((conn, id))
         };
         let opened = self.attempt(Phase::Connecting, limit, work).await;
-        let opened = opened.map_err(|error| match asking && error.is_timeout() {
-            true => Error::timeout(Phase::Connecting, format!("no credentials within {limit:?}")),
-            false => error,
-        });
         let took = self.runtime.now().saturating_duration_since(start);
-        match &opened {
-            Ok(newborn) => {
-                if let Some(meters) = &self.meters {
-                    meters.connects.record(newborn.id as usize, took);
-                }
-                self.tell(|| Event::Connected { connection: newborn.id, took });
+        let error = match opened {
+            Ok((conn, id)) => return Ok(Newborn { conn, id, took }),
+            Err(error) => match asking.filter(|_| error.is_timeout()) {
+                Some(what) => Error::timeout(Phase::Connecting, format!("{what} within {limit:?}")),
+                None => error,
+            },
+        };
+        if error.kind() != ErrorKind::Closed {
+            if let Some(meters) = &self.meters {
+                meters.connect_errors.add(&error);
             }
-            Err(error) => {
-                if let Some(meters) = &self.meters {
-                    meters.connect_errors.add(error);
-                }
-                self.tell(|| Event::ConnectFailed { error, took });
-            }
+            self.tell(|| Event::ConnectFailed { error: &error, took });
         }
-        opened
+        Err(error)
+    }
+
+    /// Measures and tells that a connection has been opened.
+    pub(super) fn note_opened(&self, connection: u64, took: Duration) {
+        if let Some(meters) = &self.meters {
+            meters.connects.record(connection as usize, took);
+        }
+        self.tell(|| Event::Connected { connection, took });
     }
 }
 
@@ -130,25 +139,30 @@ async fn check<D: Driver>(mut seat: Seat<D>, how: Check) {
     let shared = Arc::clone(&seat.shared);
     let limit = shared.rules(|rules| rules.check_timeout);
     let info = seat.info();
-    let work = async {
-        if how.ping {
-            shared.driver.ping(seat.conn()).await?;
+    let pinged = match how.ping {
+        true => {
+            let ping = shared.driver.ping(seat.conn());
+            shared.attempt(Phase::Checking, limit, ping).await
         }
-        let hook = shared.hooks.before_acquire.as_ref().filter(|_| how.admit);
-        Ok(shared.call(hook, seat.conn(), info).await)
+        false => Ok(()),
     };
-    let checked = shared.attempt(Phase::Checking, limit, work).await;
+    let hook = shared.hooks.before_acquire.as_ref().filter(|_| how.admit && pinged.is_ok());
+    let admitted = shared.call(hook, limit, seat.conn(), info).await;
     let (held, work) = seat.leave();
-    if let Err(error) | Ok(Err(error)) = &checked {
-        shared.tell(|| Event::CheckFailed { connection: held.entry.id, error });
+    if let Some(error) = pinged.as_ref().err().or_else(|| admitted.as_ref().err()) {
+        shared.note_unfit(held.entry.id, error);
     }
     shared.turn(|state, turn| {
         state.done(work);
-        match checked {
-            Ok(Ok(())) => state.checked(turn, held, how),
-            Ok(Err(refusal)) => state.refused(turn, held, refusal),
-            Err(error) => {
-                state.failed_check = Some(error);
+        match (pinged, admitted) {
+            (Ok(()), Ok(())) => state.checked(turn, held, how),
+            (Err(error), _) | (_, Err(error)) if error.kind() == ErrorKind::Closed => {
+                turn.fx.waste.push(error);
+                state.retire(turn, held, CloseReason::PoolClosed);
+            }
+            (Ok(()), Err(refusal)) => state.refused(turn, held, refusal),
+            (Err(error), _) => {
+                state.note_failed_check(turn, error);
                 state.bury(turn, held, CloseReason::FailedCheck);
             }
         }
@@ -165,39 +179,48 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
         let cancelled = pin!(AssertUnwindSafe(cancel.run()).catch_unwind());
         select(cancelled, shared.runtime.sleep_until(shared.deadline(limit))).await;
     }
-    let work = async {
-        match how.then {
-            Then::Keep => {}
-            Then::Reset(to) => {
-                shared.driver.reset(seat.conn(), to).await?;
-                // It was cleared with all other settings of the session.
-                let hook = shared.hooks.after_connect.as_ref().filter(|_| to == Reset::Session);
-                shared.call(hook, seat.conn(), info).await?;
-            }
-            Then::Close => return Ok(false),
+    let reset = match how.then {
+        Then::Reset(to) => {
+            let reset = shared.driver.reset(seat.conn(), to);
+            shared.attempt(Phase::Statement, limit, reset).await
         }
-        shared.call(shared.hooks.after_release.as_ref(), seat.conn(), info).await?;
-        Ok(true)
+        Then::Keep | Then::Close => Ok(()),
     };
-    let cleaned = shared.attempt(Phase::Statement, limit, work).await;
-    let clean = matches!(cleaned, Ok(true)) && proved(shared.session(seat.conn()));
-    let dead = cleaned.is_err_and(|error| is_death(&error));
+    let proved = how.then == Then::Keep || proved(shared.session(seat.conn()));
+    let reason = match &reset {
+        _ if how.then == Then::Close => Some(CloseReason::Discarded),
+        Err(error) if error.kind() == ErrorKind::Closed => Some(CloseReason::PoolClosed),
+        Err(error) if is_death(error) => Some(CloseReason::Dead),
+        Err(_) => Some(CloseReason::Unclean),
+        Ok(()) => (!proved).then_some(CloseReason::Unclean),
+    };
+    let (reason, dead) = match reason {
+        Some(reason) => (Some(reason), reason == CloseReason::Dead),
+        None => match shared.welcome_back(&mut seat, how.then, limit, info).await {
+            Ok(()) => (None, false),
+            Err(error) if error.kind() == ErrorKind::Closed => {
+                (Some(CloseReason::PoolClosed), false)
+            }
+            Err(refusal) => {
+                shared.note_unfit(info.id, &refusal);
+                (Some(CloseReason::Refused), is_death(&refusal))
+            }
+        },
+    };
     let (mut held, work) = seat.leave();
     shared.turn(|state, turn| {
         state.done(work);
-        if clean {
-            held.entry.refresh();
-            if how.then != Then::Keep {
-                // The reset has been answered.
-                held.entry.era = turn.shelf.era();
+        match reason {
+            None => {
+                held.entry.refresh();
+                if how.then != Then::Keep {
+                    // The reset has been answered.
+                    held.entry.era = turn.shelf.era();
+                }
+                state.put(turn, held);
             }
-            state.put(turn, held);
-        } else if dead {
-            state.bury(turn, held, CloseReason::Dead);
-        } else {
-            let reason =
-                if how.then == Then::Close { CloseReason::Discarded } else { CloseReason::Unclean };
-            state.retire(turn, held, reason);
+            Some(reason) if dead => state.bury(turn, held, reason),
+            Some(reason) => state.retire(turn, held, reason),
         }
     });
 }
@@ -205,19 +228,47 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
 async fn close<D: Driver>(seat: Seat<D>) {
     let shared = Arc::clone(&seat.shared);
     let info = seat.info();
-    let (mut conn, seat) = seat.part();
-    {
-        let goodbye = async {
-            // Whatever it says, the connection goes.
-            let _ = shared.call(shared.hooks.before_close.as_ref(), &mut conn, info).await;
-            shared.driver.close(conn).await;
-        };
-        let goodbye = pin!(AssertUnwindSafe(goodbye).catch_unwind());
-        let limit = shared.runtime.sleep_until(shared.deadline(GOODBYE));
-        select(goodbye, limit).await;
-    }
+    let (conn, seat) = seat.part();
+    shared.farewell(conn, info).await;
     // The connection is gone for certain: only now may another take its place.
     seat.vacate();
+}
+
+impl<D: Driver> Shared<D> {
+    /// Calls the hooks that a connection has come back to, once it is clean.
+    async fn welcome_back(
+        &self,
+        seat: &mut Seat<D>,
+        then: Then,
+        limit: Duration,
+        info: ConnectionInfo,
+    ) -> Result<()> {
+        // What it had set was cleared with all other settings of the session.
+        let again = then == Then::Reset(Reset::Session);
+        let hook = self.hooks.after_connect.as_ref().filter(|_| again);
+        self.call(hook, limit, seat.conn(), info).await?;
+        self.call(self.hooks.after_release.as_ref(), limit, seat.conn(), info).await
+    }
+
+    /// Says goodbye, within its limit.
+    pub(super) async fn farewell(&self, mut conn: D::Connection, info: ConnectionInfo) {
+        let goodbye = async {
+            // Whatever it says, the connection goes; and a pool that is closed
+            // says goodbye as well.
+            let hook = self.hooks.before_close.as_ref();
+            let _ = self.call_unhurried(hook, &mut conn, info).await;
+            self.driver.close(conn).await;
+        };
+        let goodbye = pin!(AssertUnwindSafe(goodbye).catch_unwind());
+        select(goodbye, self.runtime.sleep_until(self.deadline(GOODBYE))).await;
+    }
+
+    /// Tells that a connection is not to be lent.
+    fn note_unfit(&self, connection: u64, error: &Error) {
+        if error.kind() != ErrorKind::Closed {
+            self.tell(|| Event::CheckFailed { connection, error });
+        }
+    }
 }
 
 /// Whether a session is clean right after a successful reset. A driver that
@@ -240,6 +291,7 @@ impl<D: Driver> Opening<D> {
 
     pub(super) fn opened(mut self, newborn: Newborn<D::Connection>) {
         let index = self.index.take().expect("taken once");
+        self.shared.note_opened(newborn.id, newborn.took);
         self.shared.turn(|state, turn| state.opened(turn, index, newborn));
     }
 
@@ -288,8 +340,11 @@ impl<D: Driver> Seat<D> {
     /// The connection alone, and the slot alone.
     fn part(mut self) -> (D::Connection, Closing<D>) {
         let Held { index, entry } = self.held.take().expect("parted once");
-        let Entry { conn, .. } = *entry;
-        (conn, Closing { shared: Arc::clone(&self.shared), index: Some(index), work: self.work })
+        let Entry { conn, attached, .. } = *entry;
+        let closing =
+            Closing { shared: Arc::clone(&self.shared), index: Some(index), work: self.work };
+        drop_quietly(attached);
+        (conn, closing)
     }
 }
 
@@ -327,7 +382,7 @@ impl<D: Driver> Drop for Closing<D> {
     }
 }
 
-/// Drops a connection; a panic of its `Drop` ends with it.
-fn drop_quietly<C>(conn: C) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(conn)));
+/// Drops a value that is not ours; a panic of its `Drop` ends with it.
+pub(super) fn drop_quietly<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }

@@ -19,7 +19,7 @@ pub(super) struct Depth {
     now: u32,
     /// Transactions deeper than this were dropped and wait to be rolled back.
     unwind_to: Option<u32>,
-    /// The database has rolled all of it back by itself.
+    /// An error has undone all of it.
     undone: bool,
 }
 
@@ -45,10 +45,11 @@ impl Depth {
         self.undone &= depth > 0;
     }
 
-    /// A statement has failed so. What follows it in a transaction that is gone
-    /// would take effect by itself.
+    /// A statement has failed so. What follows it in a transaction that is gone,
+    /// or on a connection that goes with it, would take effect by itself.
     pub(super) fn note(&mut self, error: &Error) {
-        let gone = error.outcome() == Outcome::RolledBack && error.fate() == Fate::Reusable;
+        let undone = error.outcome() == Outcome::RolledBack && error.fate() == Fate::Reusable;
+        let gone = undone || error.fate() == Fate::Discard;
         self.undone |= gone && self.now > 0;
     }
 
@@ -59,7 +60,7 @@ impl Depth {
 
 /// What is said of a statement in a transaction that is gone.
 pub(super) fn undone() -> Error {
-    Error::statement("not sent: the database has rolled this transaction back")
+    Error::statement("not sent: an earlier error has undone this transaction")
         .with_outcome(Outcome::RolledBack)
 }
 
@@ -72,10 +73,11 @@ pub(super) fn savepoint(depth: u32) -> String {
 /// connection) or [`PooledConnection::begin`] (which borrows one).
 ///
 /// Dereferences to the connection: statements run inside it, and `begin` on it
-/// opens a savepoint. Where the database rolls back all of it because of one
-/// statement (a deadlock, on MySQL), those that follow are refused with
+/// opens a savepoint. Where an error of one statement undoes all of it (a
+/// deadlock, on MySQL), those that follow are refused with
 /// [`Outcome::RolledBack`](crate::Outcome::RolledBack), `commit` included: they
-/// would take effect alone. Dropping it without [`commit`](Self::commit) rolls back:
+/// would take effect alone. A transaction begun by a statement of your own is not
+/// watched so. Dropping it without [`commit`](Self::commit) rolls back:
 /// before the connection's next statement, or in the background if the
 /// connection goes back to the pool.
 ///

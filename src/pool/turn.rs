@@ -41,6 +41,9 @@ pub(super) struct Effects<C> {
     pub(super) unkept: bool,
     /// Connections that are held for too long.
     pub(super) leaks: Vec<Leak>,
+    /// What is no longer needed, to be dropped after the lock is gone: an error
+    /// may carry anything.
+    pub(super) waste: Vec<Error>,
     /// Connections that leave the pool, and why.
     pub(super) closed: Vec<(u64, CloseReason)>,
 }
@@ -67,6 +70,7 @@ impl<C> Default for Effects<C> {
             ebbed: false,
             unkept: false,
             leaks: Vec::new(),
+            waste: Vec::new(),
             closed: Vec::new(),
         }
     }

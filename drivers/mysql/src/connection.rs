@@ -8,8 +8,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use millpond_driver::{Error, Fate, Outcome, Result, Runtime, ServerInfo, Session};
+use millpond_driver::{Code, Error, Fate, Outcome, Result, Runtime, ServerInfo, Session};
 use mysql_async::consts::StatusFlags;
+use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 
 use crate::answer;
@@ -215,6 +216,30 @@ impl MysqlConnection {
         self.lost = fatal || error.fate() == Fate::Discard;
         self.standing = self.standing.after(&error, sql);
         error
+    }
+
+    /// Whether an error may have taken the whole transaction along: by version
+    /// and setting, `innodb_rollback_on_timeout` among them, the server rolls
+    /// back the statement or all of it, and does not say which.
+    pub(crate) fn may_be_undone(&self, error: &Error) -> bool {
+        const IN_DOUBT: [i32; 3] = [1020, 1205, 1206];
+        let in_doubt = |code: &Code| matches!(code, Code::Number(n) if IN_DOUBT.contains(n));
+        self.standing == Standing::Failed && error.code().is_some_and(in_doubt)
+    }
+
+    /// Asks the server in a round trip that changes nothing.
+    pub(crate) async fn find_out(&mut self, error: Error) -> Error {
+        const SQL: &str = "DO 0";
+        let Ok((reactor, client)) = self.start() else { return error };
+        let asked = reactor.run(client.query_drop(SQL)).await;
+        match self.finish(asked.map_err(Fault::Native), SQL) {
+            Err(_) => error.with_fate(Fate::Discard),
+            Ok(()) if self.session() == Session::InTransaction => {
+                self.standing = Standing::Failed;
+                error
+            }
+            Ok(()) => error.with_outcome(Outcome::RolledBack).with_fate(Fate::Reusable),
+        }
     }
 
     fn around(&self) -> Around {

@@ -44,7 +44,10 @@ impl Driver for Mysql {
         let params = value::encode(params)?;
         let (reactor, client) = conn.ready().await?;
         let rows = reactor.run(answer::collect(client, sql, params)).await;
-        conn.finish(rows, sql)
+        match conn.finish(rows, sql) {
+            Err(error) if conn.may_be_undone(&error) => Err(conn.find_out(error).await),
+            ended => ended,
+        }
     }
 
     fn name(&self) -> &'static str {

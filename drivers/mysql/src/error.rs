@@ -148,6 +148,8 @@ fn meaning(server: &ServerError, around: Around) -> (Outcome, Fate, Cause, Scope
         1213 => (RolledBack, Reusable, Conflict, Transaction),
         // Undoes the statement only; the transaction stays open with its writes.
         1205 | 3572 => (Rejected, NeedsRollback, LockTimeout, Transaction),
+        // MariaDB: a row has changed since the snapshot.
+        1020 => (Rejected, NeedsRollback, Conflict, Transaction),
         1412 | 1689 | 3058 | 3132 => (Rejected, NeedsRollback, Conflict, Transaction),
         1613 | 1614 | 3101 => (RolledBack, NeedsRollback, Conflict, Transaction),
         1206 | 1637 => (Rejected, NeedsRollback, Overload, Transaction),
