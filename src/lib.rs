@@ -37,6 +37,7 @@
 
 mod config;
 pub mod drivers;
+pub mod health;
 pub mod metrics;
 mod pool;
 mod registry;

@@ -11,7 +11,8 @@
 //!   `upkeep` for what time does, `lifecycle` for what an operator does and
 //!   `leaks` for what is held too long; `turn`: what goes into it and comes out.
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
-//!   `keeper`: the background task.
+//!   `keeper`: the background task; `probe`: a connection aside, to ask how the
+//!   database is.
 //! - `builder`, `acquire`, `attempts`, `connection`, `transaction`, `streaming`, `release`,
 //!   `hooks`, `info`, `manage`, `weak`, `snapshot`: what a user meets.
 //!
@@ -37,6 +38,7 @@ mod manage;
 mod meters;
 mod numbers;
 mod outage;
+mod probe;
 mod release;
 mod settle;
 mod shared;

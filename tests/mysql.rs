@@ -16,6 +16,8 @@ mod connecting;
 mod dropping;
 #[path = "mysql/errors.rs"]
 mod errors;
+#[path = "mysql/health.rs"]
+mod health;
 #[path = "mysql/native.rs"]
 mod native;
 #[path = "support/outage.rs"]
@@ -34,6 +36,8 @@ mod storm;
 mod undone;
 #[path = "mysql/values.rs"]
 mod values;
+#[path = "support/watch.rs"]
+mod watch;
 
 use std::time::Duration;
 

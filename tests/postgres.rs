@@ -17,6 +17,8 @@ mod dropped;
 mod endings;
 #[path = "postgres/errors.rs"]
 mod errors;
+#[path = "postgres/health.rs"]
+mod health;
 #[path = "postgres/native.rs"]
 mod native;
 #[path = "postgres/odd.rs"]
@@ -35,6 +37,8 @@ mod standby;
 mod storm;
 #[path = "postgres/values.rs"]
 mod values;
+#[path = "support/watch.rs"]
+mod watch;
 
 use std::time::Duration;
 

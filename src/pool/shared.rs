@@ -20,6 +20,7 @@ use super::events::Event;
 use super::hooks::Hooks;
 use super::leaks::Leak;
 use super::meters::Meters;
+use super::probe::Aside;
 use super::shelf::Shelf;
 #[cfg(all(debug_assertions, not(millpond_loom)))]
 use super::snapshot::Snapshot;
@@ -38,9 +39,11 @@ pub(super) struct Shared<D: Driver> {
     pub(super) shelf: Shelf<D::Connection>,
     /// What is measured, if anything is.
     pub(super) meters: Option<Meters>,
+    /// Where the database is asked how it is.
+    pub(super) aside: Aside<D::Connection>,
     state: Mutex<State<D::Connection>>,
     /// The pool has been closed: tasks stop what they do.
-    closing: Signal,
+    pub(super) closing: Signal,
     /// A closed pool has changed.
     ebbed: Signal,
     /// Handles of the application. The last one closes the pool.
@@ -115,6 +118,7 @@ impl<D: Driver> Shared<D> {
             live,
             shelf,
             meters,
+            aside: Aside::new(),
             state,
             closing: Signal::new(),
             ebbed: Signal::new(),

@@ -26,7 +26,7 @@ use super::slots::Index;
 use super::turn::{Check, Job, Work};
 
 /// How long a goodbye may take before the connection is simply dropped.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How a returned connection is to be made clean.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl<D: Driver> Shared<D> {
         self.spawn(clean(seat, how));
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let task = Box::pin(task);
         // A spawn that panics drops the task; its seat gives the slot back.
         let _ = catch_unwind(AssertUnwindSafe(|| self.runtime.spawn(task)));

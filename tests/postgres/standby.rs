@@ -7,7 +7,7 @@ use millpond_harness::Server;
 use super::{pool_at, refused_at_once};
 
 /// A standby whose primary never comes.
-fn standby() -> Server {
+pub(super) fn standby() -> Server {
     let server = Server::postgres().start();
     server.sql(
         "DO $$ BEGIN EXECUTE format('COPY (SELECT) TO %L', \

@@ -124,7 +124,7 @@ impl Load {
 }
 
 /// Does what takes a while on a thread that may block.
-async fn aside(here: &dyn Runtime, work: impl FnOnce() + Send + 'static) {
+pub(crate) async fn aside(here: &dyn Runtime, work: impl FnOnce() + Send + 'static) {
     let (work, done) = async { work() }.remote_handle();
     here.spawn_blocking(Box::new(|| work.now_or_never().unwrap_or_default()));
     done.await;

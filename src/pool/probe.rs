@@ -1,0 +1,190 @@
+//! How the database behind a pool is asked how it is: on a connection of its
+//! own, outside the limit and the queue.
+//!
+//! Owns that connection: one a pool, opened when somebody asks, kept while
+//! anybody may ask again. Does not know what follows from the answer.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_listener::Event;
+use futures_util::FutureExt;
+use futures_util::future::select;
+use millpond_driver::{BoxFuture, ConnectContext, Driver, NodeStatus, Purpose, Result, Runtime};
+
+use super::Pool;
+use super::entry::is_death;
+use super::shared::Shared;
+use super::state::State;
+use super::tasks::{GOODBYE, drop_quietly};
+use crate::health::{Probe, Probed};
+use crate::sync::Mutex;
+
+/// The connection kept for probes.
+pub(super) struct Aside<C> {
+    kept: Mutex<Kept<C>>,
+    /// It has been put back, or is gone.
+    freed: Event,
+}
+
+struct Kept<C> {
+    conn: Option<C>,
+    /// Somebody asks on it now, or opens it.
+    taken: bool,
+    /// How many may ask.
+    probes: usize,
+}
+
+impl<C> Aside<C> {
+    pub(super) fn new() -> Self {
+        let kept = Kept { conn: None, taken: false, probes: 0 };
+        Self { kept: Mutex::new(kept), freed: Event::new() }
+    }
+}
+
+impl<C> fmt::Debug for Aside<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aside").finish_non_exhaustive()
+    }
+}
+
+/// The right to the connection. Given back however that ends; the connection
+/// too, if its last answer was awaited and good.
+struct Asking<D: Driver> {
+    shared: Arc<Shared<D>>,
+    conn: Option<D::Connection>,
+    /// It is in step, and somebody may ask again.
+    keep: bool,
+}
+
+impl<D: Driver> Asking<D> {
+    /// Waits until nobody else asks.
+    async fn begin(shared: &Arc<Shared<D>>) -> Self {
+        loop {
+            let freed = shared.aside.freed.listen();
+            if let Some(asking) = Self::unless_taken(shared, &mut shared.aside.kept.lock()) {
+                return asking;
+            }
+            freed.await;
+        }
+    }
+
+    fn unless_taken(shared: &Arc<Shared<D>>, kept: &mut Kept<D::Connection>) -> Option<Self> {
+        let free = !std::mem::replace(&mut kept.taken, true);
+        free.then(|| Self { shared: Arc::clone(shared), conn: kept.conn.take(), keep: true })
+    }
+
+    /// Asks on the connection that is there, if any. One that fails is dropped.
+    async fn ask(&mut self) -> Option<Result<NodeStatus>> {
+        let conn = self.conn.as_mut()?;
+        self.keep = false;
+        let told = self.shared.driver.status(conn).await;
+        self.keep = told.is_ok();
+        if !self.keep {
+            drop_quietly(self.conn.take());
+        }
+        Some(told)
+    }
+
+    async fn connect(&mut self, cx: ConnectContext<'_>) -> Result<()> {
+        let Shared { driver, hooks, .. } = &*self.shared;
+        self.conn = Some(match &hooks.login {
+            None => driver.connect(&cx).await?,
+            Some(login) => {
+                let given = login.ask().await?;
+                driver.connect(&cx.with_credentials(&given)).await?
+            }
+        });
+        Ok(())
+    }
+
+    /// Closes the connection. Nobody opens another before it is gone.
+    async fn close(mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        let shared = &self.shared;
+        let goodbye = AssertUnwindSafe(async { shared.driver.close(conn).await });
+        let limit = shared.runtime.sleep_until(shared.deadline(GOODBYE));
+        select(pin!(goodbye.catch_unwind()), limit).await;
+    }
+}
+
+impl<D: Driver> Drop for Asking<D> {
+    fn drop(&mut self) {
+        let conn = self.conn.take();
+        let (kept, lost) = if self.keep { (conn, None) } else { (None, conn) };
+        drop_quietly(lost);
+        let aside = &self.shared.aside;
+        {
+            let mut state = aside.kept.lock();
+            state.taken = false;
+            state.conn = kept;
+        }
+        aside.freed.notify(1);
+    }
+}
+
+impl<D: Driver> Probed for Pool<D> {
+    fn probe(&self) -> Box<dyn Probe> {
+        self.shared.aside.kept.lock().probes += 1;
+        Box::new(PoolProbe { shared: Arc::clone(&self.shared) })
+    }
+}
+
+/// A handle that does not keep the pool open. The last one closes the
+/// connection.
+struct PoolProbe<D: Driver> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D: Driver> Probe for PoolProbe<D> {
+    fn ask(&self, limit: Duration) -> BoxFuture<'_, Result<NodeStatus>> {
+        let shared = &self.shared;
+        let deadline = shared.deadline(limit);
+        Box::pin(async move {
+            let mut asking = Asking::begin(shared).await;
+            match asking.ask().await {
+                // It may have been ended alone, while it lay idle.
+                Some(Err(error)) if is_death(&error) => {}
+                Some(told) => return told,
+                None => {}
+            }
+            let cx = ConnectContext::new(&shared.runtime, deadline);
+            asking.connect(cx.with_purpose(Purpose::Probe)).await?;
+            asking.ask().await.expect("opened above")
+        })
+    }
+
+    fn closed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let closing = self.shared.closing.listen();
+            if !self.shared.read(State::is_closed) {
+                closing.await;
+            }
+        })
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.shared.runtime)
+    }
+}
+
+impl<D: Driver> Drop for PoolProbe<D> {
+    fn drop(&mut self) {
+        let last = {
+            let mut kept = self.shared.aside.kept.lock();
+            kept.probes -= 1;
+            match kept.probes {
+                0 => Asking::unless_taken(&self.shared, &mut kept),
+                _ => None,
+            }
+        };
+        if let Some(mut asking) = last.filter(|asking| asking.conn.is_some()) {
+            // Not even if the task is dropped before it begins.
+            asking.keep = false;
+            self.shared.spawn(asking.close());
+        }
+    }
+}
