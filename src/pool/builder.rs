@@ -270,9 +270,12 @@ impl<D: Driver> fmt::Debug for Builder<D> {
 async fn first<D: Driver>(shared: &Arc<Shared<D>>) -> Result<Newborn<D::Connection>> {
     let limit = shared.rules(|rules| rules.connect_timeout);
     let work = async {
-        let mut newborn = shared.connect().await?;
+        // Boxed: it is the largest of all, and whoever builds a pool may have a
+        // small stack.
+        let mut newborn = Box::pin(shared.connect()).await?;
         if let Err(error) = shared.driver.ping(&mut newborn.conn).await {
-            shared.farewell(newborn.conn, ConnectionInfo::newborn(newborn.id)).await;
+            let info = ConnectionInfo::newborn(newborn.id);
+            Box::pin(shared.farewell(newborn.conn, info)).await;
             return Err(error);
         }
         Ok(newborn)
