@@ -287,6 +287,7 @@ impl PoolConfig {
             Some(limit) => unlimited(limit),
             None => Some(max_lifetime.map_or(MINUTE * 10, |limit| limit.min(MINUTE * 10))),
         };
+        let acquire_timeout = self.acquire_timeout.unwrap_or(Duration::from_secs(30));
         Settings {
             made: self.clone(),
             max_open,
@@ -298,17 +299,18 @@ impl PoolConfig {
             max_idle_time,
             max_uses: Some(self.conn_max_uses.unwrap_or(0)).filter(|most| *most > 0),
             idle_order: self.idle_order.unwrap_or_default(),
-            acquire_timeout: self.acquire_timeout.unwrap_or(Duration::from_secs(30)),
+            acquire_timeout,
             connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(5)),
             check_after_idle: self.check_after_idle.unwrap_or(Duration::from_secs(1)),
             check_timeout: self.check_timeout.unwrap_or(Duration::from_secs(1)),
             reset_timeout: self.reset_timeout.unwrap_or(Duration::from_secs(5)),
             reset: self.reset.unwrap_or_default(),
             health_interval: unlimited(self.health_interval.unwrap_or(Duration::from_secs(30))),
-            retry: Retry {
-                max_retries: self.max_retries.unwrap_or(3),
-                interval: self.retry_interval.unwrap_or(Duration::from_secs(1)),
-            },
+            retry: Retry::of_pool(
+                self.max_retries.unwrap_or(3),
+                self.retry_interval.unwrap_or(Duration::from_secs(1)),
+                acquire_timeout,
+            ),
             leak_after: unlimited(self.leak_after.unwrap_or_default()),
             metrics_enabled: self.metrics_enabled.unwrap_or(true),
         }
@@ -433,7 +435,8 @@ mod tests {
         assert_eq!(settings.max_idle_time, Some(MINUTE * 10));
         let second = Duration::from_secs(1);
         assert_eq!(settings.health_interval, Some(second * 30));
-        assert_eq!((settings.retry.max_retries, settings.retry.interval), (3, second));
+        let retry = Retry::of_pool(3, second, second * 30);
+        assert_eq!(format!("{:?}", settings.retry), format!("{retry:?}"));
         assert!(settings.metrics_enabled);
     }
 

@@ -41,7 +41,7 @@ pub mod health;
 pub mod metrics;
 mod pool;
 mod registry;
-mod retry;
+pub mod retry;
 pub mod runtime;
 mod sync;
 #[cfg(feature = "testing")]
@@ -58,10 +58,11 @@ pub use millpond_driver::{
     Scope, ServerInfo, Session, Time, Timestamp, TransactionOptions, Value, params,
 };
 pub use pool::{
-    Acquire, Builder, CloseReason, CloseReport, ConnectionInfo, Event, HookConnection, Leak,
-    Observer, Pool, PooledConnection, Snapshot, Transaction, WeakPool,
+    Acquire, Builder, CloseReason, CloseReport, ConnectionInfo, Event, HookConnection, Leak, Lent,
+    Observer, Pool, PooledConnection, RetriedTransaction, Snapshot, Transaction, WeakPool,
 };
 pub use registry::{PoolRegistry, RegistryReport};
+pub use retry::Retry;
 
 /// Long-form documents.
 pub mod _docs {

@@ -13,8 +13,8 @@
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
 //!   `keeper`: the background task; `probe`: a connection aside, to ask how the
 //!   database is.
-//! - `builder`, `acquire`, `attempts`, `connection`, `transaction`, `streaming`, `release`,
-//!   `hooks`, `info`, `manage`, `weak`, `snapshot`: what a user meets.
+//! - `builder`, `acquire`, `attempts`, `connection`, `transaction`, `retrying`, `streaming`,
+//!   `release`, `hooks`, `info`, `manage`, `weak`, `snapshot`: what a user meets.
 //!
 //! Nothing here names a database or a runtime.
 
@@ -40,6 +40,7 @@ mod numbers;
 mod outage;
 mod probe;
 mod release;
+mod retrying;
 mod settle;
 mod shared;
 mod shelf;
@@ -72,6 +73,7 @@ pub use hooks::HookConnection;
 pub use info::ConnectionInfo;
 pub use leaks::Leak;
 pub use manage::CloseReport;
+pub use retrying::{Lent, RetriedTransaction};
 pub use snapshot::Snapshot;
 pub use transaction::Transaction;
 pub use weak::WeakPool;
@@ -199,7 +201,7 @@ impl<D: Driver> Pool<D> {
             let mut attempts = Attempts::new(self, place);
             loop {
                 let result = attempts.acquire().await?.query(sql, params).await;
-                if !attempts.again(result.as_ref().err()).await {
+                if let Some(result) = attempts.settle(result).await {
                     return result;
                 }
             }
@@ -261,7 +263,7 @@ impl<D: Driver> Pool<D> {
                     }
                 };
                 // What was not sent has given no row.
-                if !attempts.again(ended.as_ref().err()).await {
+                if let Some(ended) = attempts.settle(ended).await {
                     return ended;
                 }
             }
@@ -285,7 +287,7 @@ impl<D: Driver> Pool<D> {
             let mut attempts = Attempts::new(self, place);
             loop {
                 let result = attempts.acquire().await?.batch(sql).await;
-                if !attempts.again(result.as_ref().err()).await {
+                if let Some(result) = attempts.settle(result).await {
                     return result;
                 }
             }
@@ -325,7 +327,7 @@ impl<D: Driver> Pool<D> {
             let mut attempts = Attempts::new(self, place);
             loop {
                 let result = Transaction::owned(attempts.acquire().await?, &options).await;
-                if !attempts.again(result.as_ref().err()).await {
+                if let Some(result) = attempts.settle(result).await {
                     return result;
                 }
             }

@@ -89,3 +89,28 @@ fn what_is_left_of_the_time_is_what_the_next_acquire_gets() {
         assert_eq!(sim.elapsed(), SECOND, "700 ms for the first connection, the rest for another");
     });
 }
+
+#[test]
+fn a_statement_that_gets_no_second_connection_says_what_was_wrong_with_the_first() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let builder = Pool::builder(fake.clone()).max_open_conns(1).runtime(sim.clone());
+        let pool = builder.acquire_timeout(Duration::ZERO).build().await.unwrap();
+        let unsent = Error::lost("told by the first").with_outcome(Outcome::NotSent);
+        fake.always_query(Act::Fail(unsent));
+        let error = pool.query("mine", &[]).await.unwrap_err();
+        assert!(error.to_string().contains("told by the first"), "{error}");
+        pool.reconfigure(|config| config.acquire_timeout(SECOND)).unwrap();
+        sim.sleep(SECOND).await;
+        let held = pool.acquire().await.unwrap();
+        let query = sim.task({
+            let pool = pool.clone();
+            async move { pool.query("mine", &[]).await }
+        });
+        sim.sleep(MS).await;
+        fake.always_connect(Act::Hang);
+        drop(held);
+        let error = query.await.unwrap_err();
+        assert!(error.is_timeout() && error.to_string().contains("told by the first"), "{error}");
+    });
+}

@@ -10,6 +10,8 @@
 
 #[path = "mysql/batches.rs"]
 mod batches;
+#[path = "mysql/conflicts.rs"]
+mod conflicts;
 #[path = "mysql/connecting.rs"]
 mod connecting;
 #[path = "mysql/dropping.rs"]
@@ -32,6 +34,8 @@ mod sessions;
 mod several;
 #[path = "support/storm.rs"]
 mod storm;
+#[path = "support/transfers.rs"]
+mod transfers;
 #[path = "mysql/undone.rs"]
 mod undone;
 #[path = "mysql/values.rs"]

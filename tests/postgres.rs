@@ -9,6 +9,8 @@
 
 #[path = "postgres/batches.rs"]
 mod batches;
+#[path = "postgres/conflicts.rs"]
+mod conflicts;
 #[path = "postgres/connecting.rs"]
 mod connecting;
 #[path = "postgres/dropped.rs"]
@@ -27,6 +29,8 @@ mod odd;
 mod outage;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[path = "postgres/outcomes.rs"]
+mod outcomes;
 #[path = "postgres/passwords.rs"]
 mod passwords;
 #[path = "support/several.rs"]
@@ -35,6 +39,8 @@ mod several;
 mod standby;
 #[path = "support/storm.rs"]
 mod storm;
+#[path = "support/transfers.rs"]
+mod transfers;
 #[path = "postgres/values.rs"]
 mod values;
 #[path = "support/watch.rs"]

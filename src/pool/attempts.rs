@@ -1,64 +1,81 @@
 //! A statement on the pool, tried on one connection after another.
 //!
 //! Owns the time it may take in all: acquires and the waits between them share
-//! one `acquire_timeout`. Whether to try again is decided in `retry`.
+//! one `acquire_timeout`. Whether to try again is decided in `retry`; here only
+//! a connection that proved dead before anything was sent is a reason.
 
 use std::panic::Location;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use millpond_driver::{Driver, Error};
+use millpond_driver::{Driver, Result};
 
 use super::Pool;
 use super::acquire::Acquire;
+use super::connection::PooledConnection;
 use super::events::Event;
+use super::shared::Shared;
+use crate::retry::{Course, Facts, Work, is_death_before_use};
 use crate::sync::Ordering;
 
 pub(super) struct Attempts<'a, D: Driver> {
     pool: &'a Pool<D>,
     place: &'static Location<'static>,
     since: Instant,
-    retries: u32,
+    course: Course,
 }
 
 impl<'a, D: Driver> Attempts<'a, D> {
     pub(super) fn new(pool: &'a Pool<D>, place: &'static Location<'static>) -> Self {
-        Self { pool, place, since: pool.shared.runtime.coarse_now(), retries: 0 }
+        let since = pool.shared.runtime.coarse_now();
+        Self { pool, place, since, course: Course::default() }
     }
 
     /// The connection of the next attempt.
-    pub(super) fn acquire(&self) -> Acquire<'a, D> {
-        let acquire = Acquire::new(self.pool, self.place);
-        if self.retries == 0 {
-            return acquire;
+    pub(super) async fn acquire(&mut self) -> Result<PooledConnection<D>> {
+        let mut acquire = Acquire::new(self.pool, self.place);
+        if self.course.retries() > 0 {
+            let limit = self.pool.shared.rules(|rules| rules.acquire_timeout);
+            acquire = acquire.timeout(self.left_of(limit));
         }
-        let shared = &self.pool.shared;
-        let limit = shared.rules(|rules| rules.acquire_timeout);
-        let spent = shared.runtime.now().saturating_duration_since(self.since);
-        acquire.timeout(limit.saturating_sub(spent))
+        acquire.await.map_err(|error| self.course.last(error))
     }
 
-    /// Whether to try once more, after the wait that is due.
-    pub(super) async fn again(&mut self, failed: Option<&Error>) -> bool {
-        let Some(error) = failed else { return false };
-        let shared = &self.pool.shared;
-        let (retry, limit) = shared.rules(|rules| (rules.retry.clone(), rules.acquire_timeout));
-        let Some(wait) = retry.after(error, self.retries, shared.runtime.random()) else {
-            return false;
+    /// What the statement ends with, or `None`, after the wait that is due, if
+    /// it is to be tried once more.
+    pub(super) async fn settle<T>(&mut self, result: Result<T>) -> Option<Result<T>> {
+        let error = match result {
+            Err(error) if is_death_before_use(&error) => error,
+            Err(error) => return Some(Err(self.course.last(error))),
+            Ok(value) => return Some(Ok(value)),
         };
-        self.retries += 1;
-        if let Some(meters) = &shared.meters {
+        let shared = &self.pool.shared;
+        let (policy, limit) = shared.rules(|rules| (rules.retry.clone(), rules.acquire_timeout));
+        let now = shared.runtime.now();
+        let facts = Facts { now, left: self.left_of(limit), random: shared.runtime.random() };
+        let wait = match self.course.next(&policy, error, Work::Whole, &facts) {
+            Ok(wait) => wait,
+            Err(error) => return Some(Err(error)),
+        };
+        shared.note_retry(&self.course);
+        if !wait.is_zero() {
+            shared.runtime.sleep_until(shared.deadline(wait)).await;
+        }
+        None
+    }
+
+    fn left_of(&self, limit: Duration) -> Duration {
+        let now = self.pool.shared.runtime.now();
+        limit.saturating_sub(now.saturating_duration_since(self.since))
+    }
+}
+
+impl<D: Driver> Shared<D> {
+    /// Something is tried again: it is counted, and told.
+    pub(super) fn note_retry(&self, course: &Course) {
+        let Some(error) = course.newest() else { return };
+        if let Some(meters) = &self.meters {
             meters.retries.fetch_add(1, Ordering::Relaxed);
         }
-        let retries = self.retries;
-        shared.tell(|| Event::Retried { retries, error });
-        if wait.is_zero() {
-            return true;
-        }
-        let spent = shared.runtime.now().saturating_duration_since(self.since);
-        if spent.saturating_add(wait) >= limit {
-            return false;
-        }
-        shared.runtime.sleep_until(shared.deadline(wait)).await;
-        true
+        self.tell(|| Event::Retried { retries: course.retries(), error });
     }
 }

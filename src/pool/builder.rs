@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millpond_driver::{BoxFuture, Credentials, Driver, Error, Phase, Result, Runtime};
 
@@ -20,6 +21,7 @@ use super::shared::Shared;
 use super::state::State;
 use super::tasks::Opening;
 use crate::config::PoolConfig;
+use crate::retry::Retry;
 
 /// Sets a pool up. Made by [`Pool::builder`].
 #[must_use = "a builder does nothing until built"]
@@ -29,6 +31,8 @@ pub struct Builder<D: Driver> {
     runtime: Option<Arc<dyn Runtime>>,
     hooks: Hooks<D>,
     name: Option<String>,
+    /// How long the database may take to come.
+    patience: Option<Duration>,
 }
 
 impl<D: Driver> Builder<D> {
@@ -39,6 +43,7 @@ impl<D: Driver> Builder<D> {
             runtime: None,
             hooks: Hooks::default(),
             name: None,
+            patience: None,
         }
     }
 
@@ -95,24 +100,56 @@ impl<D: Driver> Builder<D> {
         self
     }
 
+    /// How long [`build`](Self::build) waits for a database that does not take
+    /// connections yet, as while both start together. It tries again from 50
+    /// milliseconds on, in the end about twice a second. What waiting does not
+    /// mend fails at once: wrong credentials, an unknown database. Default: 0,
+    /// one attempt.
+    ///
+    /// ```
+    /// # use millpond::{Pool, drivers::fake::{Act, Fake}, testing::sim::Sim};
+    /// # use std::time::Duration;
+    /// # Sim::new(1).run(async |sim| {
+    /// # let driver = Fake::new();
+    /// # driver.next_connects([Act::refuse(), Act::refuse(), Act::refuse()]);
+    /// let limit = Duration::from_secs(60);
+    /// let pool = Pool::builder(driver)
+    ///     .wait_for_database(limit)
+    /// #   .runtime(sim)
+    ///     .build()
+    ///     .await?;
+    /// # Ok::<_, millpond::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn wait_for_database(mut self, limit: Duration) -> Self {
+        self.patience = Some(limit).filter(|limit| !limit.is_zero());
+        self
+    }
+
     /// Builds the pool and proves it: one connection is opened and pinged
     /// within `connect_timeout`, and lies idle afterwards.
     ///
     /// # Errors
     ///
     /// Contradicting settings, no runtime, or whatever keeps the first
-    /// connection from working.
+    /// connection from working, with the [earlier](Error::earlier) attempts if
+    /// it [waits](Self::wait_for_database) for the database.
     ///
     /// # Cancellation
     ///
     /// Dropping the future closes what was opened.
     pub async fn build(self) -> Result<Pool<D>> {
+        let patience = self.patience;
         let pool = self.prepare()?;
         let shared = &pool.shared;
         let index =
             shared.turn(|state, turn| state.reserve(turn)).expect("a pool has at least one slot");
         let seat = Opening::new(shared, index);
-        match first(shared).await {
+        let opened = match patience {
+            Some(limit) => first_within(shared, limit).await,
+            None => first(shared, Duration::MAX).await,
+        };
+        match opened {
             Ok(newborn) => {
                 seat.opened(newborn);
                 Ok(pool)
@@ -266,9 +303,12 @@ impl<D: Driver> fmt::Debug for Builder<D> {
     }
 }
 
-/// A connection that has answered, within one `connect_timeout`.
-async fn first<D: Driver>(shared: &Arc<Shared<D>>) -> Result<Newborn<D::Connection>> {
-    let limit = shared.rules(|rules| rules.connect_timeout);
+/// A connection that has answered, within one `connect_timeout` or this limit.
+async fn first<D: Driver>(
+    shared: &Arc<Shared<D>>,
+    limit: Duration,
+) -> Result<Newborn<D::Connection>> {
+    let limit = shared.rules(|rules| rules.connect_timeout).min(limit);
     let work = async {
         // Boxed: it is the largest of all, and whoever builds a pool may have a
         // small stack.
@@ -281,4 +321,19 @@ async fn first<D: Driver>(shared: &Arc<Shared<D>>) -> Result<Newborn<D::Connecti
         Ok(newborn)
     };
     shared.attempt(Phase::Connecting, limit, work).await
+}
+
+/// The same, tried again for this long.
+async fn first_within<D: Driver>(
+    shared: &Arc<Shared<D>>,
+    limit: Duration,
+) -> Result<Newborn<D::Connection>> {
+    let policy = Retry::of_first_connect(limit);
+    let mut attempts = policy.attempts(&*shared.runtime);
+    loop {
+        match first(shared, attempts.left(shared.runtime.now())).await {
+            Ok(newborn) => return Ok(newborn),
+            Err(error) => attempts.next(error).await?,
+        }
+    }
 }

@@ -153,13 +153,13 @@ impl<D: Driver> PooledConnection<D> {
 
     /// Rolls back what dropped transactions have left open.
     pub(super) async fn unwind(&mut self) -> Result<()> {
-        let undone = self.depth().is_undone();
+        let undone = self.depth().undone();
         let Some(target) = self.depth().unwinding() else {
-            return if undone { Err(transaction::undone()) } else { Ok(()) };
+            return undone.map_or(Ok(()), |cause| Err(transaction::undone(cause)));
         };
-        if undone {
+        if let Some(cause) = undone {
             self.depth().unwound();
-            return if target == 0 { Ok(()) } else { Err(transaction::undone()) };
+            return if target == 0 { Ok(()) } else { Err(transaction::undone(cause)) };
         }
         let rolled_back = if target == 0 {
             self.run(async |driver, conn| driver.rollback(conn).await).await

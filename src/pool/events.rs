@@ -91,7 +91,7 @@ pub enum Event<'a> {
         /// Why it failed, if it did.
         error: Option<&'a Error>,
     },
-    /// A statement on the pool is tried again on another connection.
+    /// A statement on the pool, or work under a policy, is tried again.
     #[non_exhaustive]
     Retried {
         /// How often by now.

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use millpond_driver::{Driver, Error, Fate, Outcome, Result, TransactionOptions};
+use millpond_driver::{Cause, Driver, Error, Fate, Outcome, Result, TransactionOptions};
 
 use super::connection::PooledConnection;
 
@@ -19,8 +19,8 @@ pub(super) struct Depth {
     now: u32,
     /// Transactions deeper than this were dropped and wait to be rolled back.
     unwind_to: Option<u32>,
-    /// An error has undone all of it.
-    undone: bool,
+    /// An error has undone all of it, for this cause.
+    undone: Option<Cause>,
 }
 
 impl Depth {
@@ -42,7 +42,7 @@ impl Depth {
 
     fn rise_to(&mut self, depth: u32) {
         self.now = depth;
-        self.undone &= depth > 0;
+        self.undone = self.undone.filter(|_| depth > 0);
     }
 
     /// A statement has failed so. What follows it in a transaction that is gone,
@@ -50,18 +50,21 @@ impl Depth {
     pub(super) fn note(&mut self, error: &Error) {
         let undone = error.outcome() == Outcome::RolledBack && error.fate() == Fate::Reusable;
         let gone = undone || error.fate() == Fate::Discard;
-        self.undone |= gone && self.now > 0;
+        if gone && self.now > 0 {
+            self.undone.get_or_insert_with(|| error.cause());
+        }
     }
 
-    pub(super) fn is_undone(&self) -> bool {
+    pub(super) fn undone(&self) -> Option<Cause> {
         self.undone
     }
 }
 
-/// What is said of a statement in a transaction that is gone.
-pub(super) fn undone() -> Error {
+/// What is said of a statement in a transaction that is gone, and why it is.
+pub(super) fn undone(cause: Cause) -> Error {
     Error::statement("not sent: an earlier error has undone this transaction")
         .with_outcome(Outcome::RolledBack)
+        .with_cause(cause)
 }
 
 /// The savepoint that starts level `depth`, for depths of 2 and more.
@@ -128,9 +131,8 @@ impl<'a, D: Driver> Transaction<'a, D> {
     /// # Errors
     ///
     /// The database's refusal, after which nothing of it has taken effect, or
-    /// the loss of the connection with
-    /// [`Outcome::Unknown`](crate::Outcome::Unknown): it may have been
-    /// committed.
+    /// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) if the
+    /// connection was lost on the way: it may have been committed.
     ///
     /// # Cancellation
     ///
@@ -213,7 +215,7 @@ impl<D: Driver> PooledConnection<D> {
 
     /// Ends level `depth`.
     async fn rise(&mut self, depth: u32, how: End) -> Result<()> {
-        if how == End::Rollback && self.depth().is_undone() {
+        if how == End::Rollback && self.depth().undone().is_some() {
             self.depth().rise_to(depth - 1);
             return Ok(());
         }
@@ -226,7 +228,11 @@ impl<D: Driver> PooledConnection<D> {
             };
             self.run(async |driver, conn| driver.query(conn, &sql, &[]).await).await?;
         } else if how == End::Commit {
-            self.run(async |driver, conn| driver.commit(conn).await).await?;
+            let committed = self.run(async |driver, conn| driver.commit(conn).await).await;
+            committed.map_err(|error| match error.outcome() {
+                Outcome::Unknown => Error::commit_unknown(error),
+                _ => error,
+            })?;
         } else {
             self.run(async |driver, conn| driver.rollback(conn).await).await?;
         }

@@ -281,7 +281,10 @@ fn a_commit_whose_answer_is_lost_is_unknown() {
             transaction.query("INSERT INTO lost VALUES (1)", &[]).await.unwrap();
             proxy.to_server(fault);
             let error = transaction.commit().await.unwrap_err();
-            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown));
+            assert_eq!(
+                (error.kind(), error.outcome()),
+                (ErrorKind::CommitUnknown, Outcome::Unknown)
+            );
             proxy.to_server(Fault::Pass);
             let count = pool.query("SELECT count(*) FROM lost", &[]).await.unwrap();
             assert_eq!(count.scalar::<i64>().unwrap(), rows);

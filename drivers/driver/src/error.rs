@@ -45,6 +45,7 @@ struct Inner {
     message: Box<str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     report: Option<Report>,
+    earlier: Option<Arc<[Error]>>,
 }
 
 impl Error {
@@ -61,6 +62,7 @@ impl Error {
             message: message.into(),
             source: None,
             report: None,
+            earlier: None,
         }))
     }
 
@@ -131,6 +133,38 @@ impl Error {
         Self::new(ErrorKind::Panicked, message)
     }
 
+    /// It is not known whether a transaction was committed, because of `cause`,
+    /// which becomes the source and gives all answers but the outcome.
+    pub fn commit_unknown(cause: Self) -> Self {
+        let mut error =
+            Self::new(ErrorKind::CommitUnknown, "it is unknown whether the transaction committed")
+                .with_fate(cause.fate())
+                .with_cause(cause.cause())
+                .with_scope(cause.scope());
+        error.0.code = cause.code().cloned();
+        error.with_source(cause)
+    }
+
+    /// The application gives up what it was doing, for a reason of its own,
+    /// which becomes the source: how a closure leaves a transaction that is to
+    /// be rolled back.
+    ///
+    /// ```
+    /// use millpond_driver::{Error, ErrorKind};
+    ///
+    /// let error = Error::aborted("not enough money");
+    /// assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Aborted, "not enough money"));
+    /// ```
+    pub fn aborted(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let reason = reason.into();
+        Self::statement(reason.to_string()).with_kind(ErrorKind::Aborted).with_source(reason)
+    }
+
+    fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     fn harmless(kind: ErrorKind, message: impl Into<Box<str>>) -> Self {
         Self::new(kind, message)
             .with_outcome(Outcome::NotSent)
@@ -181,6 +215,23 @@ impl Error {
         self
     }
 
+    /// Says what was tried before, oldest first: this is the error of the last
+    /// attempt, and each of these ended one. What they and this one say of
+    /// attempts before them is kept.
+    #[must_use]
+    pub fn with_earlier(mut self, earlier: Vec<Self>) -> Self {
+        let mut all = Vec::with_capacity(earlier.len());
+        for mut error in earlier {
+            all.extend(error.0.earlier.take().iter().flat_map(|before| before.iter().cloned()));
+            all.push(error);
+        }
+        all.extend_from_slice(self.earlier());
+        if !all.is_empty() {
+            self.0.earlier = Some(all.into());
+        }
+        self
+    }
+
     /// Says where it happened, before the message.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
@@ -228,6 +279,12 @@ impl Error {
         self.0.report.as_ref()
     }
 
+    /// The errors of the attempts before this one, oldest first. None if
+    /// nothing was tried again.
+    pub fn earlier(&self) -> &[Self] {
+        self.0.earlier.as_deref().unwrap_or_default()
+    }
+
     /// Whether an acquire, connect or statement ran out of time.
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Timeout(_))
@@ -242,12 +299,28 @@ impl Error {
 }
 
 impl fmt::Display for Error {
+    /// The message, the code, and after several attempts how each of them
+    /// ended, alike ones in a row once: `failed after 4 attempts: deadlock found
+    /// (1213); before that: connection reset; deadlock found (1213), 2 times`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
-        match &self.0.code {
-            Some(code) => write!(f, " ({code})"),
-            None => Ok(()),
+        let earlier = self.earlier();
+        if !earlier.is_empty() {
+            write!(f, "failed after {} attempts: ", earlier.len() + 1)?;
         }
+        f.write_str(&self.0.message)?;
+        if let Some(code) = &self.0.code {
+            write!(f, " ({code})")?;
+        }
+        let texts: Vec<_> = earlier.iter().map(ToString::to_string).collect();
+        let mut before = "; before that: ";
+        for alike in texts.chunk_by(|one, next| one == next) {
+            write!(f, "{before}{}", alike[0])?;
+            if alike.len() > 1 {
+                write!(f, ", {} times", alike.len())?;
+            }
+            before = "; ";
+        }
+        Ok(())
     }
 }
 
@@ -265,6 +338,9 @@ impl fmt::Debug for Error {
         }
         if let Some(source) = &self.0.source {
             out.field("source", source);
+        }
+        if let Some(earlier) = &self.0.earlier {
+            out.field("earlier", earlier);
         }
         out.finish()
     }
@@ -288,6 +364,10 @@ pub enum ErrorKind {
     Statement,
     /// The connection was lost while a statement was on its way.
     Lost,
+    /// Whether a transaction was committed is not known.
+    CommitUnknown,
+    /// The application gave up, for a reason of its own.
+    Aborted,
     /// Time ran out in this phase.
     Timeout(Phase),
     /// The pool is closed.
@@ -593,5 +673,40 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_errors_of_earlier_attempts_are_kept_and_counted() {
+        let dead = Error::lost("connection reset");
+        let deadlock = Error::statement("deadlock found").with_code(Code::Number(1213));
+        let error = deadlock.clone().with_earlier(vec![dead, deadlock.clone(), deadlock.clone()]);
+        assert_eq!(
+            error.to_string(),
+            "failed after 4 attempts: deadlock found (1213); \
+             before that: connection reset; deadlock found (1213), 2 times"
+        );
+        assert_eq!(error.earlier().len(), 3);
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Statement, "deadlock found"));
+        assert_eq!(deadlock.clone().with_earlier(Vec::new()).to_string(), "deadlock found (1213)");
+        let again = deadlock.with_earlier(vec![error.clone()]);
+        assert_eq!(again.earlier().len(), 4, "those of an attempt that was several itself count");
+        assert!(again.earlier().iter().all(|error| error.earlier().is_empty()));
+        assert_eq!(error.with_earlier(vec![Error::closed()]).earlier().len(), 4);
+    }
+
+    #[test]
+    fn an_unknown_commit_answers_as_its_cause_does() {
+        let error = Error::commit_unknown(Error::lost("reset").with_cause(Cause::Shutdown));
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::CommitUnknown, Outcome::Unknown));
+        assert_eq!((error.cause(), error.fate()), (Cause::Shutdown, Fate::Discard));
+        assert_eq!(error.source().expect("a source").to_string(), "reset");
+    }
+
+    #[test]
+    fn a_reason_of_the_application_comes_back_as_it_was() {
+        let error =
+            Error::aborted(std::num::ParseIntError::clone(&"x".parse::<i32>().unwrap_err()));
+        assert_eq!((error.kind(), error.cause()), (ErrorKind::Aborted, Cause::Caller));
+        assert!(error.source().expect("a source").is::<std::num::ParseIntError>());
     }
 }
