@@ -31,7 +31,7 @@
 //!
 //! None is on by default. Databases: `postgres`, `mysql`, `sqlite`. Runtimes:
 //! `tokio`, `async-std`, `smol`. TLS: `rustls`, `native-tls`. Types: `serde`, `serde_json`, `chrono`, `time`, `uuid`,
-//! `rust_decimal`. Tools: `fake` and `testing`, a scripted database and a
+//! `rust_decimal`. Observation: `tracing`, `metrics`. Tools: `fake` and `testing`, a scripted database and a
 //! simulator for tests. Features only add; none changes what others do.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -39,6 +39,8 @@ mod config;
 pub mod drivers;
 pub mod health;
 pub mod metrics;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod observers;
 mod pool;
 mod registry;
 pub mod retry;

@@ -1,22 +1,31 @@
 //! What a pool measures, in the words of OpenTelemetry.
 //!
 //! Owns the form in which numbers leave the pool: a [`Source`] gives
-//! [`Metric`]s, and whoever exports them knows no more. Does not know what is
+//! [`Metric`]s, and whoever exports them knows no more. [`openmetrics`] writes
+//! them for Prometheus, [`Monitor`] reports what changes. Does not know what is
 //! measured.
 //!
 //! Names and units are those of OpenTelemetry's semantic conventions for
 //! database clients, version 1.44; what these do not name is under `millpond.`.
 
 mod histogram;
+mod monitor;
+mod openmetrics;
+mod span;
 
 use std::borrow::Cow;
 
 pub(crate) use histogram::Histogram;
 pub use histogram::{Distribution, Timings};
+pub use monitor::{Monitor, MonitorReport, Watch};
+pub use openmetrics::{OPENMETRICS, openmetrics};
+pub(crate) use span::{Span, Wait};
 
-/// Something that has metrics: a [`Pool`](crate::Pool).
+/// Something that has metrics: a [`Pool`](crate::Pool); a
+/// [`WeakPool`](crate::WeakPool), which an exporter may keep without keeping the
+/// pool open; a [`PoolRegistry`](crate::PoolRegistry), of the pools it has built.
 pub trait Source: Send + Sync + 'static {
-    /// All of them, from one moment.
+    /// All of them, each name once. Those of a pool are from one moment.
     fn metrics(&self) -> Vec<Metric>;
 }
 
@@ -105,4 +114,58 @@ impl From<Distribution> for Value {
     fn from(distribution: Distribution) -> Self {
         Self::Distribution(distribution)
     }
+}
+
+impl Metric {
+    /// What its sums have grown by since an earlier reading; a state as it is.
+    pub(crate) fn since(&self, earlier: Option<&Self>) -> Self {
+        let mut metric = self.clone();
+        let Some(earlier) = earlier.filter(|_| self.kind != Kind::Gauge) else { return metric };
+        for point in &mut metric.points {
+            let before = earlier.points.iter().find(|other| other.attributes == point.attributes);
+            match (&mut point.value, before.map(|before| &before.value)) {
+                (Value::Number(now), Some(Value::Number(then))) => *now = now.saturating_sub(*then),
+                (Value::Distribution(now), Some(Value::Distribution(then))) => {
+                    *now = now.since(then);
+                }
+                _ => {}
+            }
+        }
+        metric
+    }
+}
+
+impl Value {
+    /// Adds another of the same kind.
+    fn add(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Number(sum), Self::Number(number)) => *sum = sum.saturating_add(*number),
+            (Self::Distribution(sum), Self::Distribution(other)) => sum.add(other),
+            _ => {}
+        }
+    }
+}
+
+/// The metrics of several sources, each name once. Values with the same
+/// attributes are added up.
+pub(crate) fn merged(sources: impl IntoIterator<Item = Vec<Metric>>) -> Vec<Metric> {
+    let mut all: Vec<Metric> = Vec::new();
+    for metric in sources.into_iter().flatten() {
+        let Some(family) = all.iter_mut().find(|family| family.name == metric.name) else {
+            all.push(metric);
+            continue;
+        };
+        // What another source means by this name has no place among these.
+        if (family.kind, family.unit) != (metric.kind, metric.unit) {
+            continue;
+        }
+        for point in metric.points {
+            let same = |other: &&mut Point| other.attributes == point.attributes;
+            match family.points.iter_mut().find(same) {
+                Some(sum) => sum.value.add(&point.value),
+                None => family.points.push(point),
+            }
+        }
+    }
+    all
 }

@@ -23,6 +23,7 @@ pub use report::RegistryReport;
 
 use crate::config::{PoolConfig, url};
 use crate::drivers::Any;
+use crate::metrics::{Metric, Source, merged};
 use crate::pool::{Builder, Pool};
 use crate::sync::Mutex;
 
@@ -257,23 +258,33 @@ impl PoolRegistry {
 
     /// Closes the registry, and hands out the pools that are to follow.
     fn end(&self) -> Vec<(String, Pool<Any>)> {
-        let mut pools = Vec::new();
-        {
-            let mut state = self.state.lock();
-            state.is_closed = true;
-            for (name, entry) in &state.entries {
-                if let Seat::Built(pool) = &entry.seat {
-                    pools.push((name.clone(), pool.clone()));
-                }
-            }
-        }
+        self.state.lock().is_closed = true;
+        let pools = self.built();
         self.closing.notify(usize::MAX);
         pools
+    }
+
+    /// The pools there are.
+    fn built(&self) -> Vec<(String, Pool<Any>)> {
+        let state = self.state.lock();
+        let built = state.entries.iter().filter_map(|(name, entry)| match &entry.seat {
+            Seat::Built(pool) => Some((name.clone(), pool.clone())),
+            Seat::Vacant | Seat::Building(_) => None,
+        });
+        built.collect()
     }
 
     /// Whether the registry has been closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().is_closed
+    }
+}
+
+/// Of the pools that are built.
+impl Source for PoolRegistry {
+    fn metrics(&self) -> Vec<Metric> {
+        let pools: Vec<_> = self.built().into_iter().map(|(_, pool)| pool).collect();
+        merged(pools.iter().map(Source::metrics))
     }
 }
 
@@ -342,7 +353,7 @@ impl BuildTurn<'_> {
         if self.registry.is_closed() {
             return Err(closed());
         }
-        let work = async { (self.make)()?.name_unless_named(self.name).build().await };
+        let work = async { (self.make)()?.or_name(self.name).build().await };
         let pool = match select(pin!(work), closing).await {
             Either::Left((Ok(pool), _)) => pool,
             Either::Left((Err(error), _)) => {

@@ -24,6 +24,15 @@ fn a_warm_acquire_and_release_allocates_nothing() {
     assert_eq!(allocations(|| drop(at_once(pool.acquire()))), 0);
 }
 
+/// What is measured takes no more memory after a million loans than after one.
+#[test]
+fn measuring_allocates_nothing_however_often() {
+    let pool = warm();
+    let often = || (0..50_000).for_each(|_| drop(at_once(pool.acquire())));
+    assert_eq!(allocations(often), 0);
+    assert!(pool.snapshot().holds.is_some_and(|holds| holds.count > 50_000));
+}
+
 #[test]
 fn a_label_and_a_timeout_allocate_nothing() {
     let pool = warm();

@@ -5,11 +5,12 @@
 //! cargo run --release --manifest-path bench/Cargo.toml -- queue 51  one work, 51 rounds
 //! ```
 //!
-//! Works: `single`, `pair`, `queue`, `crowd`, `cancel`; each says in its file
-//! under `work/` what it does. A round runs a work once on each pool in turn,
-//! so that a busy moment of the machine falls on all of them; the tables show
-//! medians over the rounds, the lowest first. Ratios and their targets carry
-//! over from machine to machine, nanoseconds do not.
+//! Works: `single`, `pair`, `queue`, `crowd`, `cancel`, and `metrics`, of
+//! millpond alone; each says in its file under `work/` what it does. A round
+//! runs a work once on each pool in turn, so that a busy moment of the machine
+//! falls on all of them; the tables show medians over the rounds, the lowest
+//! first. Ratios and their targets carry over from machine to machine,
+//! nanoseconds do not.
 //!
 //! What makes it fair: every pool keeps its defaults but for the size, 8. Every
 //! manager connects and checks at once, over `()` as the connection, so that
@@ -34,6 +35,7 @@ use table::Table;
 use work::Work;
 use work::cancel::Cancel;
 use work::crowd::Crowd;
+use work::metrics;
 use work::pair::Pair;
 use work::queue::Queue;
 use work::single::Single;
@@ -44,12 +46,13 @@ const ROUNDS: usize = 21;
 
 type Measure = fn(usize);
 
-const WORKS: [(&str, Measure); 5] = [
+const WORKS: [(&str, Measure); 6] = [
     ("single", measure::<Single>),
     ("pair", measure::<Pair>),
     ("queue", measure::<Queue>),
     ("crowd", measure::<Crowd>),
     ("cancel", measure::<Cancel>),
+    ("metrics", metrics::measure),
 ];
 
 fn main() -> ExitCode {

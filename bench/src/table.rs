@@ -61,7 +61,8 @@ impl fmt::Display for Table {
     }
 }
 
-fn figure(value: f64, target: Option<f64>) -> String {
+/// A figure with its target, and a mark where that is missed.
+pub(crate) fn figure(value: f64, target: Option<f64>) -> String {
     match target {
         Some(target) if value <= target => format!("{value:.2} (<= {target:.2})"),
         Some(target) => format!("{value:.2} (<= {target:.2} !)"),

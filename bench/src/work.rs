@@ -5,6 +5,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod crowd;
+pub(crate) mod metrics;
 pub(crate) mod pair;
 pub(crate) mod queue;
 pub(crate) mod single;

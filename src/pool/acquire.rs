@@ -24,6 +24,7 @@ use super::state::State;
 use super::turn::{Caller, Entered, Look};
 use super::waiters::{Answer, Ticket};
 use super::{Pool, entry};
+use crate::metrics::{Span, Wait};
 
 /// Waits for a connection. Made by [`Pool::acquire`].
 ///
@@ -48,7 +49,7 @@ pub struct Acquire<'a, D: Driver> {
 
 enum Progress<D: Driver> {
     Start,
-    Waiting { ticket: Option<Ticket>, since: Instant, keeper: Option<Box<Keeper<D>>> },
+    Waiting { ticket: Option<Ticket>, since: Instant, keeper: Option<Box<Keeper<D>>>, span: Wait },
     Done,
 }
 
@@ -94,14 +95,19 @@ impl<'a, D: Driver> Acquire<'a, D> {
             Entered::Refused(error) => self.fail(error),
             Entered::NotNow => self.fail(timed_out(shared, Duration::ZERO)),
             Entered::Queued(ticket) => {
-                self.progress = Progress::Waiting { ticket: Some(ticket), since, keeper: None };
+                self.queue(ticket, since);
                 Poll::Pending
             }
             Entered::QueuedAndStarting(ticket) => {
-                self.progress = Progress::Waiting { ticket: Some(ticket), since, keeper: None };
+                self.queue(ticket, since);
                 self.wait(cx)
             }
         }
+    }
+
+    fn queue(&mut self, ticket: Ticket, since: Instant) {
+        let span = Span::wait(&self.pool.shared.name, self.borrower.label);
+        self.progress = Progress::Waiting { ticket: Some(ticket), since, keeper: None, span };
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<PooledConnection<D>>> {
@@ -136,7 +142,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         &mut self,
         answer: Answer<Held<D::Connection>>,
     ) -> Poll<Result<PooledConnection<D>>> {
-        let Progress::Waiting { since, keeper, .. } =
+        let Progress::Waiting { since, keeper, span, .. } =
             std::mem::replace(&mut self.progress, Progress::Done)
         else {
             unreachable!("collects only while waiting")
@@ -151,10 +157,15 @@ impl<'a, D: Driver> Acquire<'a, D> {
                 }
                 self.serve(held, waited)
             }
-            Answer::Failed(error) => self.fail(error),
+            Answer::Failed(error) => {
+                span.note(&error);
+                self.fail(error)
+            }
             Answer::Expired => {
                 let waited = shared.runtime.now().saturating_duration_since(since);
-                self.fail(timed_out(shared, waited))
+                let error = timed_out(shared, waited);
+                span.note(&error);
+                self.fail(error)
             }
             Answer::Pending => unreachable!("answered"),
         }
@@ -166,7 +177,8 @@ impl<'a, D: Driver> Acquire<'a, D> {
         held: Held<D::Connection>,
         waited: Duration,
     ) -> Poll<Result<PooledConnection<D>>> {
-        self.progress = Progress::Done;
+        // Not dropped: it is `Start` or `Done`, and asking costs the fast path.
+        std::mem::forget(std::mem::replace(&mut self.progress, Progress::Done));
         let (connection, label) = (held.entry.id, self.borrower.label);
         self.pool.shared.tell(|| Event::Acquired { connection, waited, label });
         Poll::Ready(Ok(PooledConnection::new(Arc::clone(&self.pool.shared), held)))

@@ -12,7 +12,7 @@ use millpond_driver::{BoxFuture, Credentials, Driver, Error, Phase, Result, Runt
 
 use super::Pool;
 use super::connects::Newborn;
-use super::events::Observer;
+use super::events::{Both, Observer};
 use super::hooks::{HookConnection, Hooks};
 use super::info::ConnectionInfo;
 use super::leaks::Leak;
@@ -272,22 +272,26 @@ impl<D: Driver> Builder<D> {
 }
 
 impl<D: Driver> Builder<D> {
-    /// Has somebody told what happens in the pool, one by one. The last one set
-    /// counts.
+    /// Has somebody told what happens in the pool, one by one. There may be
+    /// several; each is told.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.hooks.observer = Some(Arc::new(observer));
+        self.hooks.observer = Some(match self.hooks.observer.take() {
+            None => Arc::new(observer),
+            Some(first) => Arc::new(Both(first, observer)),
+        });
         self
     }
 
-    /// As [`name`](Self::name), if none has been given.
-    pub(crate) fn name_unless_named(mut self, name: &str) -> Self {
-        self.name.get_or_insert_with(|| name.to_owned());
-        self
-    }
-
-    /// The name of the pool in metrics. Default: that of its driver.
+    /// The name of the pool in metrics. Default: the one it is registered by, or
+    /// that of its driver.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Its name, if it has none.
+    pub(crate) fn or_name(mut self, name: &str) -> Self {
+        self.name.get_or_insert_with(|| name.to_owned());
         self
     }
 }

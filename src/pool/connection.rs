@@ -190,7 +190,7 @@ impl<D: Driver> PooledConnection<D> {
         // dropped before this is not made up for.
         let left_over = std::mem::replace(&mut entry.in_flight, true);
         let mut timing = Timing::start(&self.shared, entry.id);
-        let result = work(&self.shared.driver, &mut entry.conn).await;
+        let result = timing.around(work(&self.shared.driver, &mut entry.conn)).await;
         timing.end(result.as_ref().err());
         entry.in_flight = left_over;
         if let Err(error) = &result {

@@ -4,6 +4,7 @@
 //! lets no listener harm the pool by a panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_driver::{Driver, Error};
@@ -196,5 +197,19 @@ impl<D: Driver> Shared<D> {
 
 #[cold]
 fn tell_contained(observer: &dyn Observer, event: Event<'_>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(&event)));
+    contained(observer, &event);
+}
+
+fn contained(observer: &dyn Observer, event: &Event<'_>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(event)));
+}
+
+/// Two observers as one. Neither harms the other.
+pub(super) struct Both<O>(pub(super) Arc<dyn Observer>, pub(super) O);
+
+impl<O: Observer> Observer for Both<O> {
+    fn on_event(&self, event: &Event<'_>) {
+        contained(&*self.0, event);
+        contained(&self.1, event);
+    }
 }

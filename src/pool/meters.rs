@@ -10,7 +10,7 @@ use millpond_driver::{Driver, Error};
 
 use super::events::Event;
 use super::shared::Shared;
-use crate::metrics::Histogram;
+use crate::metrics::{Histogram, Span};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// What is measured.
@@ -76,6 +76,7 @@ pub(super) struct Timing<'a, D: Driver> {
     connection: u64,
     /// `None`: nobody does, or it has ended.
     since: Option<Instant>,
+    span: Span,
 }
 
 impl<'a, D: Driver> Timing<'a, D> {
@@ -85,14 +86,24 @@ impl<'a, D: Driver> Timing<'a, D> {
         if let Some(meters) = &shared.meters {
             meters.begun.fetch_add(1, Ordering::Relaxed);
         }
-        Self { shared, connection, since: observed.then(|| shared.runtime.now()) }
+        let span = Span::statement(shared.driver.name(), &shared.name, connection);
+        Self { shared, connection, since: observed.then(|| shared.runtime.now()), span }
+    }
+
+    /// Has it run inside its span.
+    #[inline]
+    pub(super) fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F, D> {
+        self.span.around(work)
     }
 
     /// It has ended, with this error or well.
     #[inline]
     pub(super) fn end(&mut self, error: Option<&Error>) {
+        if let Some(error) = error {
+            self.span.note(error);
+        }
         let Some(since) = self.since.take() else { return };
-        let Self { shared, connection, .. } = *self;
+        let (shared, connection) = (self.shared, self.connection);
         let took = shared.runtime.now().saturating_duration_since(since);
         if let Some(meters) = &shared.meters {
             meters.statements.record(connection as usize, took);

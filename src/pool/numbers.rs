@@ -4,13 +4,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use millpond_driver::Driver;
+use millpond_driver::{Driver, Runtime};
 
-use super::Pool;
 use super::events::CloseReason;
+use super::shared::Shared;
 use super::snapshot::Snapshot;
-use crate::metrics::{Kind, Metric, Source, Value};
+use super::{Pool, WeakPool};
+use crate::metrics::{Kind, Metric, Source, Value, Watch};
 use crate::sync::Ordering;
 
 const POOL: &str = "db.client.connection.pool.name";
@@ -20,13 +22,35 @@ type Label = (&'static str, Cow<'static, str>);
 
 impl<D: Driver> Source for Pool<D> {
     fn metrics(&self) -> Vec<Metric> {
-        let shared = &self.shared;
-        let (now, min_idle, max_idle, closes) = shared.read(|state| {
+        self.shared.metrics()
+    }
+}
+
+/// None once the pool is gone.
+impl<D: Driver> Source for WeakPool<D> {
+    fn metrics(&self) -> Vec<Metric> {
+        self.upgrade().map_or_else(Vec::new, |pool| pool.metrics())
+    }
+}
+
+impl<D: Driver> Watch for Pool<D> {
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.shared.runtime)
+    }
+
+    fn weak(&self) -> Arc<dyn Source> {
+        Arc::new(self.downgrade())
+    }
+}
+
+impl<D: Driver> Shared<D> {
+    fn metrics(&self) -> Vec<Metric> {
+        let (now, min_idle, max_idle, closes) = self.read(|state| {
             let rules = &state.rules;
             let closes = state.tally.closes;
-            (Snapshot::take(state, &shared.shelf), rules.min_idle, rules.max_idle, closes)
+            (Snapshot::take(state, &self.shelf), rules.min_idle, rules.max_idle, closes)
         });
-        let pool: Label = (POOL, Cow::Owned(shared.name.clone()));
+        let pool: Label = (POOL, Cow::Owned(self.name.clone()));
         let pool = std::slice::from_ref(&pool);
         let number = |kind, name, unit, description, value: u64| {
             Metric::new(kind, name, unit, description).with(pool, value)
@@ -116,8 +140,8 @@ impl<D: Driver> Source for Pool<D> {
                 now.overloads,
             ),
             counter("millpond.leaks", "{loan}", "Loans reported as leaks.", now.leaks),
-            gauge("millpond.paused", "1", "1 while the pool is paused.", now.is_paused.into()),
-            gauge("millpond.closed", "1", "1 once the pool is closed.", now.is_closed.into()),
+            gauge("millpond.paused", "{pool}", "Pools that are paused.", now.is_paused.into()),
+            gauge("millpond.closed", "{pool}", "Pools that are closed.", now.is_closed.into()),
         ];
         if let Some(max) = now.max_open {
             all.push(gauge(
@@ -127,7 +151,7 @@ impl<D: Driver> Source for Pool<D> {
                 max,
             ));
         }
-        let Some(meters) = &shared.meters else { return all };
+        let Some(meters) = &self.meters else { return all };
         for (name, description, histogram) in [
             (
                 "db.client.connection.create_time",
@@ -148,7 +172,7 @@ impl<D: Driver> Source for Pool<D> {
         let abandoned = meters.abandoned.load(Ordering::Relaxed);
         let begun = meters.begun.load(Ordering::Relaxed);
         let active = begun.saturating_sub(statements.count() + abandoned);
-        let system: Label = ("db.system.name", Cow::Borrowed(shared.driver.name()));
+        let system: Label = ("db.system.name", Cow::Borrowed(self.driver.name()));
         all.push(
             Metric::new(
                 Kind::Histogram,
