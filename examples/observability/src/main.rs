@@ -8,6 +8,7 @@
 //! file in memory.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +17,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use millpond::health::{HealthChecker, HealthConfig};
 use millpond::metrics::{self, Monitor};
 use millpond::{Pool, drivers::Any, params};
 
@@ -27,8 +29,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()
         .await?;
     let monitor = Monitor::start(&pool, Duration::from_secs(10), |report| println!("{report}"))?;
+    // It asks the database on a connection of its own, so a pool that is used up
+    // is no reason to send the traffic elsewhere.
+    let checker = Arc::new(HealthChecker::start(&pool, HealthConfig::new())?);
+    println!("{}", checker.check_now().await);
+    let readyz = {
+        let checker = Arc::clone(&checker);
+        move || async move { ready(&checker) }
+    };
     let app = Router::new()
         .route("/", get(index))
+        // A database that is down is no reason to restart this process.
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
@@ -39,6 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
         .await?;
+    checker.stop().await;
     monitor.stop();
     println!("{}", pool.drain(Duration::from_secs(5)).await);
     Ok(())
@@ -50,15 +62,10 @@ async fn index(State(pool): State<Pool<Any>>) -> Result<String, (StatusCode, Str
     text.map(|text| text + "\n").map_err(unavailable)
 }
 
-/// Whether this process lives is answered without the pool: a database that is
-/// down is no reason to restart it. Whether it should get traffic is asked here.
-async fn readyz(State(pool): State<Pool<Any>>) -> Result<String, (StatusCode, String)> {
-    ready(&pool).await.map(|()| format!("ready: {}\n", pool.snapshot())).map_err(unavailable)
-}
-
-/// The one place that decides over readiness.
-async fn ready(pool: &Pool<Any>) -> millpond::Result<()> {
-    pool.acquire().timeout(Duration::from_millis(500)).label("readyz").await?.ping().await
+/// Whether this process should get traffic, and why.
+fn ready(checker: &HealthChecker) -> (StatusCode, String) {
+    let (code, body) = checker.answer();
+    (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body + "\n")
 }
 
 async fn exposition(State(pool): State<Pool<Any>>) -> impl IntoResponse {
