@@ -152,21 +152,25 @@ impl<D: Driver> Shared<D> {
             ));
         }
         let Some(meters) = &self.meters else { return all };
-        for (name, description, histogram) in [
+        for (name, description, spread) in [
             (
                 "db.client.connection.create_time",
                 "How long connects took that succeeded.",
-                &meters.connects,
+                meters.connects.read(),
             ),
             (
                 "db.client.connection.wait_time",
                 "How long callers waited that had to and were served.",
-                &meters.waits,
+                meters.waits.read(),
             ),
-            ("db.client.connection.use_time", "How long connections were held.", &meters.holds),
+            (
+                "db.client.connection.use_time",
+                "How long connections were held.",
+                meters.holds.read().of(now.released),
+            ),
         ] {
             let metric = Metric::new(Kind::Histogram, name, "s", description);
-            all.push(metric.with(pool, Value::Distribution(histogram.read())));
+            all.push(metric.with(pool, Value::Distribution(spread)));
         }
         let statements = meters.statements.read();
         let abandoned = meters.abandoned.load(Ordering::Relaxed);

@@ -172,13 +172,15 @@ impl<D: Driver> Shared<D> {
     /// Measures and tells how long a connection was held.
     #[inline]
     pub(super) fn measure(&self, connection: u64, lent_at: Instant, now: Instant) {
-        // Short loans are the ones that must not cost much.
-        let held = match now == lent_at {
-            true => Duration::ZERO,
-            false => now.saturating_duration_since(lent_at),
-        };
-        if let Some(meters) = &self.meters {
-            meters.holds.record(connection as usize, held);
+        // Short loans are the ones that must not cost much: those within one tick
+        // of the clock are not recorded, but are what the others leave over of
+        // all that have ended.
+        let mut held = Duration::ZERO;
+        if now != lent_at {
+            held = now.saturating_duration_since(lent_at);
+            if let Some(meters) = &self.meters {
+                meters.holds.record(connection as usize, held);
+            }
         }
         self.tell(|| Event::Released { connection, held });
     }
