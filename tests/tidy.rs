@@ -304,6 +304,18 @@ fn the_last_job_waits_for_all_others() {
 }
 
 #[test]
+fn every_test_that_the_mistakes_name_exists() {
+    let files = sources(&["src", "tests", "drivers", "integrations"]);
+    let text = read("docs/mistakes.md");
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() > 2);
+    let missing = named.filter(|name| {
+        let function = format!("fn {name}");
+        !files.iter().any(|file| file.text.contains(&function))
+    });
+    none(missing.map(str::to_owned).collect(), "is named in docs/mistakes.md and not there");
+}
+
+#[test]
 fn the_oldest_rust_is_the_same_everywhere() {
     let msrv = msrv();
     let workflow = read(".github/workflows/ci.yml");
