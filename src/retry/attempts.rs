@@ -195,7 +195,7 @@ mod tests {
         let policy = Retry::of_pool(3, SECOND, SECOND);
         assert_eq!(waits(&policy, &dead(), u64::MAX), [Duration::ZERO, SECOND, SECOND]);
         assert_eq!(waits(&policy, &dead(), u64::MAX / 2)[1..], [SECOND / 2, SECOND / 2]);
-        assert_eq!(waits(&Retry::of_pool(0, SECOND, SECOND), &dead(), 0), []);
+        assert!(waits(&Retry::of_pool(0, SECOND, SECOND), &dead(), 0).is_empty());
         let never = Retry::of_pool(2, Duration::ZERO, SECOND);
         assert_eq!(waits(&never, &dead(), u64::MAX), [Duration::ZERO; 2]);
     }
