@@ -93,7 +93,8 @@ impl HealthStatus {
 
     /// The last error, unless the node has answered since.
     fn present_error(&self) -> Option<&Error> {
-        self.last_error.as_ref().filter(|_| self.consecutive_failures > 0)
+        let present = self.consecutive_failures > 0 || self.state != State::Up;
+        self.last_error.as_ref().filter(|_| present)
     }
 }
 

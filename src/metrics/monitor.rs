@@ -197,10 +197,12 @@ impl Task {
                 metrics: changes(&self.before, &metrics),
             };
             (self.before, self.since) = (metrics, now);
-            let sink = Arc::clone(&self.sink);
+            let (sink, shared) = (Arc::clone(&self.sink), Arc::clone(&self.shared.0));
             self.runtime.spawn_blocking(Box::new(move || {
                 let _turn = turn;
-                let _ = catch_unwind(AssertUnwindSafe(|| sink(&report)));
+                if !shared.stopped.load(Ordering::Acquire) {
+                    let _ = catch_unwind(AssertUnwindSafe(|| sink(&report)));
+                }
             }));
         }
     }

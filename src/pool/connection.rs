@@ -15,8 +15,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInfo, Value};
 
 use super::entry::{Entry, Held, is_death};
+use super::events::Event;
 use super::info::ConnectionInfo;
 use super::meters::Timing;
+use super::release::span;
 use super::shared::Shared;
 use super::tasks::drop_quietly;
 use super::transaction::{self, Depth, savepoint};
@@ -234,8 +236,10 @@ impl<D: Driver> PooledConnection<D> {
         self.shared.note_return(&held);
         let Held { index, entry } = held;
         let Entry { conn, attached, lent_at, id, .. } = *entry;
-        self.shared.measure(id, lent_at, self.shared.runtime.coarse_now());
+        let now = self.shared.runtime.coarse_now();
+        self.shared.tell(|| Event::Released { connection: id, held: span(lent_at, now) });
         self.shared.turn(|state, turn| state.detached(turn, index));
+        self.shared.measure(id, lent_at, now);
         drop_quietly(attached);
         conn
     }

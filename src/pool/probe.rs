@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use event_listener::Event;
 use futures_util::FutureExt;
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use millpond_driver::{BoxFuture, ConnectContext, Driver, NodeStatus, Purpose, Result, Runtime};
 
 use super::Pool;
@@ -145,12 +145,15 @@ impl<D: Driver> Probe for PoolProbe<D> {
         let deadline = shared.deadline(limit);
         Box::pin(async move {
             let mut asking = Asking::begin(shared).await;
-            match asking.ask().await {
-                // It may have been ended alone, while it lay idle.
-                Some(Err(error)) if is_death(&error) => {}
-                Some(told) => return told,
-                None => {}
+            // It may have been ended alone, or forgotten on the way, while it lay
+            // idle: that leaves time to ask on another.
+            let half = shared.runtime.sleep_until(shared.deadline(limit / 2));
+            match select(pin!(asking.ask()), half).await {
+                Either::Left((Some(Err(error)), _)) if is_death(&error) => {}
+                Either::Left((Some(told), _)) => return told,
+                Either::Left((None, _)) | Either::Right(_) => {}
             }
+            drop_quietly(asking.conn.take());
             let cx = ConnectContext::new(&shared.runtime, deadline);
             asking.connect(cx.with_purpose(Purpose::Probe)).await?;
             asking.ask().await.expect("opened above")

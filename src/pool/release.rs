@@ -90,9 +90,15 @@ impl<D: Driver> Shared<D> {
         if note.is_reported(note.lent()) {
             self.note_return(&held);
         }
-        if self.meters.is_some() || self.hooks.observer.is_some() {
-            self.measure(held.entry.id, held.entry.lent_at, now);
-        }
+        let (id, lent_at) = (held.entry.id, held.entry.lent_at);
+        self.tell(|| Event::Released { connection: id, held: span(lent_at, now) });
+        self.give_back(held, verdict, now);
+        // Not before it counts as given back: what is recorded is a part of that.
+        self.measure(id, lent_at, now);
+    }
+
+    #[inline]
+    fn give_back(self: &Arc<Self>, mut held: Held<D::Connection>, verdict: Verdict, now: Instant) {
         let unhindered = self.live.keeps_idle() && self.hooks.after_release.is_none();
         if verdict == Verdict::Keep && unhindered && !held.entry.is_expired(now) {
             held.entry.refresh();
@@ -169,20 +175,16 @@ impl<D: Driver> Shared<D> {
         self.start_cleaning(held, how);
     }
 
-    /// Measures and tells how long a connection was held.
+    /// Records how long a connection was held that has been given back.
+    ///
+    /// Short loans are the ones that must not cost much: those within one tick of
+    /// the clock are not recorded, but are what the others leave over of all that
+    /// have ended.
     #[inline]
     pub(super) fn measure(&self, connection: u64, lent_at: Instant, now: Instant) {
-        // Short loans are the ones that must not cost much: those within one tick
-        // of the clock are not recorded, but are what the others leave over of
-        // all that have ended.
-        let mut held = Duration::ZERO;
-        if now != lent_at {
-            held = now.saturating_duration_since(lent_at);
-            if let Some(meters) = &self.meters {
-                meters.holds.record(connection as usize, held);
-            }
+        if let Some(meters) = self.meters.as_ref().filter(|_| now != lent_at) {
+            meters.holds.record(connection as usize, span(lent_at, now));
         }
-        self.tell(|| Event::Released { connection, held });
     }
 
     /// Tells that a loan has ended, if it was reported as a leak.
@@ -197,6 +199,11 @@ impl<D: Driver> Shared<D> {
             self.tell_of(&Leak { connection: held.entry.id, holder, returned: true });
         }
     }
+}
+
+/// How long a loan lasted; the coarse clock may be behind the other.
+pub(super) fn span(lent_at: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(lent_at)
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
+use std::pin::pin;
 
 use futures_core::future::BoxFuture;
+use futures_util::future::select;
 use millpond_driver::{
     AccessMode, Driver, Error, ErrorKind, Fate, Outcome, Result, Rows, TransactionOptions, Value,
 };
@@ -331,9 +333,12 @@ impl<'p, D: Driver, T: Send + 'p> RetriedTransaction<'p, D, T> {
             },
             Err(error) => {
                 // Its locks end before the wait for another attempt begins. If
-                // it fails, the pool closes the connection.
+                // it fails or takes too long, the pool closes the connection.
                 if error.fate() != Fate::Discard {
-                    let _ = tx.rollback().await;
+                    let shared = &self.pool.shared;
+                    let limit = shared.rules(|rules| rules.reset_timeout);
+                    let pause = shared.runtime.sleep_until(shared.deadline(limit));
+                    select(pin!(tx.rollback()), pause).await;
                 }
                 Err(error)
             }
