@@ -341,7 +341,7 @@ impl<D: Driver> Pool<D> {
         if let Some(meters) = meters {
             snapshot.waits = Some(meters.waits.read().timings());
             snapshot.connects = Some(meters.connects.read().timings());
-            snapshot.holds = Some(meters.holds.read().of(snapshot.released).timings());
+            snapshot.holds = Some(meters.holds(snapshot.released).timings());
             snapshot.statements = Some(meters.statements.read().timings());
         }
         snapshot

@@ -33,6 +33,10 @@ pub(super) struct Record {
     pub(super) gone: bool,
 }
 
+/// What a busy machine may take for itself before a checker is given up for dead:
+/// a short interval must not have an application restarted.
+const GRACE: Duration = Duration::from_secs(1);
+
 impl Record {
     pub(super) fn new(config: &HealthConfig, now: Instant) -> Self {
         let HealthConfig { rules, timeout, .. } = config;
@@ -48,7 +52,7 @@ impl Record {
             begun: 0,
             ended: 0,
             wanted: 0,
-            expected_by: now + *timeout + rules.interval,
+            expected_by: now + *timeout + rules.interval.max(GRACE),
             stopping: false,
             gone: false,
         }
@@ -90,7 +94,7 @@ impl Record {
             Err(error) => self.last_error = Some(error),
         }
         let next = decision.probe_at.map_or(now, |at| at.max(now));
-        self.expected_by = next + self.timeout + self.interval;
+        self.expected_by = next + self.timeout + self.interval.max(GRACE);
         let changed = before != (decision.state, self.told.role, self.told.writable);
         self.changes += u64::from(changed);
         changed

@@ -131,11 +131,10 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// The same with so many in all, those that are missing having taken no time.
-    pub(crate) fn of(mut self, all: u64) -> Self {
-        let recorded = self.count();
+    /// The same with so many more that took no time.
+    pub(crate) fn and_none(mut self, more: u64) -> Self {
         if let Some(shortest) = self.counts.first_mut() {
-            *shortest += all.saturating_sub(recorded);
+            *shortest += more;
         }
         self
     }

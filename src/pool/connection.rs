@@ -238,8 +238,8 @@ impl<D: Driver> PooledConnection<D> {
         let Entry { conn, attached, lent_at, id, .. } = *entry;
         let now = self.shared.runtime.coarse_now();
         self.shared.tell(|| Event::Released { connection: id, held: span(lent_at, now) });
-        self.shared.turn(|state, turn| state.detached(turn, index));
         self.shared.measure(id, lent_at, now);
+        self.shared.turn(|state, turn| state.detached(turn, index));
         drop_quietly(attached);
         conn
     }

@@ -4,13 +4,13 @@
 //! kept are the state's.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millpond_driver::{Driver, Error};
 
 use super::events::Event;
 use super::shared::Shared;
-use crate::metrics::{Histogram, Span};
+use crate::metrics::{Distribution, Histogram, Span};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// What is measured.
@@ -21,9 +21,11 @@ pub(super) struct Meters {
     /// How long connects took that succeeded.
     pub(super) connects: Histogram,
     /// How long connections were held.
-    pub(super) holds: Histogram,
+    holds: Histogram,
     /// How long statements took that were awaited to their end.
     pub(super) statements: Histogram,
+    /// Loans within one tick of the clock, as far as they are known.
+    short_holds: AtomicU64,
     /// Statements begun.
     pub(super) begun: AtomicU64,
     /// Statements whose future or stream was dropped before its end.
@@ -61,12 +63,35 @@ impl Meters {
             connects: Histogram::new(),
             holds: Histogram::new(),
             statements: Histogram::new(),
+            short_holds: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             abandoned: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             errors: Counts::new(),
             connect_errors: Counts::new(),
         }
+    }
+}
+
+impl Meters {
+    /// Records a loan that took longer than a tick and is about to end.
+    #[inline]
+    pub(super) fn record_hold(&self, connection: u64, held: Duration) {
+        self.holds.record(connection as usize, held);
+    }
+
+    /// How long connections were held, where so many loans had ended before this
+    /// is called.
+    ///
+    /// Loans within one tick of the clock are not recorded: they are what the
+    /// recorded ones leave over. Each is recorded before it counts as ended, so
+    /// what is found is never too much, and the most found so far is the truth
+    /// nearest to now that does not fall.
+    pub(super) fn holds(&self, ended: u64) -> Distribution {
+        let recorded = self.holds.read();
+        let short = ended.saturating_sub(recorded.count());
+        let before = self.short_holds.fetch_max(short, Ordering::Relaxed);
+        recorded.and_none(short.max(before))
     }
 }
 

@@ -166,7 +166,7 @@ impl<D: Driver> Shared<D> {
             (
                 "db.client.connection.use_time",
                 "How long connections were held.",
-                meters.holds.read().of(now.released),
+                meters.holds(now.released),
             ),
         ] {
             let metric = Metric::new(Kind::Histogram, name, "s", description);

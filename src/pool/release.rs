@@ -92,9 +92,8 @@ impl<D: Driver> Shared<D> {
         }
         let (id, lent_at) = (held.entry.id, held.entry.lent_at);
         self.tell(|| Event::Released { connection: id, held: span(lent_at, now) });
-        self.give_back(held, verdict, now);
-        // Not before it counts as given back: what is recorded is a part of that.
         self.measure(id, lent_at, now);
+        self.give_back(held, verdict, now);
     }
 
     #[inline]
@@ -175,15 +174,12 @@ impl<D: Driver> Shared<D> {
         self.start_cleaning(held, how);
     }
 
-    /// Records how long a connection was held that has been given back.
-    ///
-    /// Short loans are the ones that must not cost much: those within one tick of
-    /// the clock are not recorded, but are what the others leave over of all that
-    /// have ended.
+    /// Records how long a connection was held that is about to be given back.
+    /// Short loans are the ones that must not cost much, and are not recorded.
     #[inline]
     pub(super) fn measure(&self, connection: u64, lent_at: Instant, now: Instant) {
         if let Some(meters) = self.meters.as_ref().filter(|_| now != lent_at) {
-            meters.holds.record(connection as usize, span(lent_at, now));
+            meters.record_hold(connection, span(lent_at, now));
         }
     }
 

@@ -215,7 +215,10 @@ impl<D: Driver> Lent<'_, D> {
         let before = self.worked.load(Ordering::Relaxed);
         self.worked.store(true, Ordering::Relaxed);
         let result = self.conn.query(sql, params).await;
-        if result.as_ref().is_err_and(|error| error.outcome() != Outcome::Unknown) {
+        // A procedure may commit in parts, and say that the last one was undone.
+        let without_effect =
+            |error: &Error| matches!(error.outcome(), Outcome::NotSent | Outcome::Rejected);
+        if result.as_ref().is_err_and(without_effect) {
             self.worked.store(before, Ordering::Relaxed);
         }
         result
