@@ -25,7 +25,8 @@ pub(crate) use span::{Span, Wait};
 /// [`WeakPool`](crate::WeakPool), which an exporter may keep without keeping the
 /// pool open; a [`PoolRegistry`](crate::PoolRegistry), of the pools it has built.
 pub trait Source: Send + Sync + 'static {
-    /// All of them, each name once. Those of a pool are from one moment.
+    /// All of them, each name once. The counts of a pool are from one moment;
+    /// histograms and errors are read right after it.
     fn metrics(&self) -> Vec<Metric>;
 }
 

@@ -200,7 +200,8 @@ impl Retry {
     }
 
     /// What limits retries in proportion to successes. Default: one of this
-    /// policy and its clones. `None`: nothing does.
+    /// policy and its clones, so keep one policy for a database: a new one for
+    /// each call has a reserve of its own and limits nothing. `None`: nothing does.
     pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
         self.budget = budget.into();
         self

@@ -1,37 +1,27 @@
 //! What a hook says is taken for what it is: a dead connection for a dead one, a
 //! slow hook for a slow hook.
 
+#[path = "support/reasons.rs"]
+mod reasons;
+
 use std::future::{Future, pending, ready};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use millpond::drivers::fake::Fake;
 use millpond::testing::sim::Sim;
-use millpond::{Builder, CloseReason, Error, Event, Pool};
+use millpond::{Builder, CloseReason, Error, Pool};
+use reasons::reasons;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pool_of(fake: &Fake, sim: &Sim, max_open: usize) -> Builder<Fake> {
     Pool::builder(fake.clone()).max_open_conns(max_open).runtime(sim.clone())
-}
-
-type Reasons = Arc<Mutex<Vec<CloseReason>>>;
-
-/// The same, and why its connections are closed.
-fn reasons(builder: Builder<Fake>) -> (Builder<Fake>, Reasons) {
-    let seen = Reasons::default();
-    let writer = Arc::clone(&seen);
-    let builder = builder.observer(move |event: &Event<'_>| {
-        if let Event::Closed { reason, .. } = event {
-            writer.lock().unwrap().push(*reason);
-        }
-    });
-    (builder, seen)
 }
 
 async fn fill(pool: &Pool<Fake>, count: usize) {

@@ -1,6 +1,9 @@
 //! What is told of a connection's end, and of what went before: the reason that
 //! was, each thing told once, nothing told that was not.
 
+#[path = "support/reasons.rs"]
+mod reasons;
+
 use std::future::{Future, ready};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,26 +14,13 @@ use std::time::Duration;
 use millpond::drivers::fake::{Act, Fake};
 use millpond::testing::sim::Sim;
 use millpond::{Builder, CloseReason, Error, Event, Pool, Reset};
+use reasons::reasons;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pool_of(fake: &Fake, sim: &Sim, max_open: usize) -> Builder<Fake> {
     Pool::builder(fake.clone()).max_open_conns(max_open).runtime(sim.clone())
-}
-
-type Reasons = Arc<Mutex<Vec<CloseReason>>>;
-
-/// The same, and why its connections are closed.
-fn reasons(builder: Builder<Fake>) -> (Builder<Fake>, Reasons) {
-    let seen = Reasons::default();
-    let writer = Arc::clone(&seen);
-    let builder = builder.observer(move |event: &Event<'_>| {
-        if let Event::Closed { reason, .. } = event {
-            writer.lock().unwrap().push(*reason);
-        }
-    });
-    (builder, seen)
 }
 
 #[test]

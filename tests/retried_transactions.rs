@@ -1,6 +1,9 @@
 //! Transactions under a policy, on scripted databases: what is sent again, what
 //! is not, and what is left when the future is dropped.
 
+#[path = "support/undoing.rs"]
+mod undoing;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,9 +12,10 @@ use millpond::retry::Replay;
 use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::Sim;
 use millpond::{
-    AccessMode, Cause, ConnectContext, Driver, Error, ErrorKind, Event, IsolationLevel, Outcome,
-    Pool, Result, Retry, Rows, Session, TransactionOptions, Value,
+    AccessMode, Cause, Driver, Error, ErrorKind, Event, IsolationLevel, Outcome, Pool, Result,
+    Retry, Session, TransactionOptions,
 };
+use undoing::Undoing;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -372,63 +376,20 @@ fn a_panic_in_the_work_rolls_back() {
     });
 }
 
-/// A database that rolls the whole transaction back when it finds a deadlock,
-/// once, and keeps what is committed.
-#[derive(Clone, Default)]
-struct Deadlocks {
-    found: Arc<Mutex<u32>>,
-    kept: Arc<Mutex<Vec<String>>>,
-}
-
-impl Driver for Deadlocks {
-    type Connection = Option<Vec<String>>;
-
-    async fn connect(&self, _: &ConnectContext<'_>) -> Result<Self::Connection> {
-        Ok(None)
-    }
-
-    async fn ping(&self, _: &mut Self::Connection) -> Result<()> {
-        Ok(())
-    }
-
-    async fn query(&self, conn: &mut Self::Connection, sql: &str, _: &[Value]) -> Result<Rows> {
-        match sql {
-            "BEGIN" => *conn = Some(Vec::new()),
-            "COMMIT" => self.kept.lock().unwrap().extend(conn.take().unwrap_or_default()),
-            "ROLLBACK" => *conn = None,
-            "deadlock" if *self.found.lock().unwrap() == 0 => {
-                *self.found.lock().unwrap() += 1;
-                *conn = None;
-                return Err(Error::statement("deadlock")
-                    .with_cause(Cause::Conflict)
-                    .with_outcome(Outcome::RolledBack));
-            }
-            _ => match conn {
-                Some(pending) => pending.push(sql.to_owned()),
-                None => self.kept.lock().unwrap().push(sql.to_owned()),
-            },
-        }
-        Ok(Rows::none())
-    }
-
-    fn session(&self, conn: &Self::Connection) -> Session {
-        if conn.is_some() { Session::InTransaction } else { Session::Clean }
-    }
-}
-
 /// Also if the work takes no notice of the error: what it does afterwards is
 /// refused, for the same reason.
 #[test]
 fn work_that_the_database_has_undone_is_repeated_whole() {
     Sim::new(1).run(async |sim| {
         for notices in [true, false] {
-            let driver = Deadlocks::default();
+            let deadlock = Error::statement("deadlock").with_cause(Cause::Conflict);
+            let driver = Undoing::with([deadlock.with_outcome(Outcome::RolledBack)]);
             let pool = Pool::builder(driver.clone()).runtime(sim.clone()).build().await.unwrap();
             let policy = Retry::new();
             let done = pool.transaction(&policy, |tx| {
                 Box::pin(async move {
                     tx.execute("debit", &[]).await?;
-                    let met = tx.execute("deadlock", &[]).await;
+                    let met = tx.execute("fault", &[]).await;
                     if notices {
                         met?;
                     }
@@ -437,7 +398,7 @@ fn work_that_the_database_has_undone_is_repeated_whole() {
                 })
             });
             done.await.unwrap();
-            assert_eq!(*driver.kept.lock().unwrap(), ["debit", "deadlock", "credit"]);
+            assert_eq!(driver.kept(), ["debit", "fault", "credit"]);
         }
     });
 }

@@ -30,7 +30,7 @@ pub(super) struct Meters {
     pub(super) begun: AtomicU64,
     /// Statements whose future or stream was dropped before its end.
     pub(super) abandoned: AtomicU64,
-    /// Statements tried again on another connection.
+    /// Statements, work and transactions that were tried again.
     pub(super) retries: AtomicU64,
     /// Statements that failed, by cause.
     pub(super) errors: Counts,

@@ -201,7 +201,7 @@ impl<D: Driver> Shared<D> {
         all.push(counter(
             "millpond.operation.retries",
             "{retry}",
-            "Statements tried again on another connection.",
+            "Statements, work and transactions that were tried again.",
             meters.retries.load(Ordering::Relaxed),
         ));
         for (name, unit, description, counts) in [

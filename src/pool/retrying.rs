@@ -280,7 +280,8 @@ pub struct RetriedTransaction<'p, D: Driver, T> {
 
 impl<'p, D: Driver, T: Send + 'p> RetriedTransaction<'p, D, T> {
     /// An isolation level or access mode for each attempt. Default: the
-    /// database's own.
+    /// database's own. A transaction that only reads is as good twice, so it is
+    /// repeated whatever the policy says of [`Replay`].
     pub fn options(mut self, options: TransactionOptions) -> Self {
         self.options = options;
         self

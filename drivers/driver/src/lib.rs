@@ -19,6 +19,7 @@
 mod credentials;
 mod driver;
 mod error;
+mod report;
 mod row;
 mod runtime;
 pub mod url;
@@ -29,9 +30,8 @@ pub use driver::{
     AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, NodeStatus, Purpose, Reset, Role,
     ServerInfo, Session, TransactionOptions,
 };
-pub use error::{
-    Cause, Code, Error, ErrorKind, Fate, Holder, Outcome, Phase, Report, Result, Scope,
-};
+pub use error::{Cause, Code, Error, ErrorKind, Fate, Outcome, Phase, Result, Scope};
+pub use report::{Holder, Report};
 pub use row::{Cells, Column, ColumnIndex, Columns, Row, Rows};
 pub use runtime::{BoxFuture, ByteStream, Keepalive, Runtime, SocketOptions, Target};
 #[cfg(feature = "serde_json")]

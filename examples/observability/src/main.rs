@@ -72,6 +72,8 @@ async fn exposition(State(pool): State<Pool<Any>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::OPENMETRICS)], metrics::openmetrics(&[&pool]))
 }
 
+/// The public is not told what the database said; it may quote values.
 fn unavailable(error: millpond::Error) -> (StatusCode, String) {
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
+    eprintln!("{error}");
+    (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
 }
