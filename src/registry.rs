@@ -319,10 +319,12 @@ impl Entry {
     fn on(name: &str, url: &str, config: PoolConfig, faults: &mut Vec<String>) -> Self {
         let mut in_url = Vec::new();
         let (of_url, url) = url::take(url, &mut in_url);
+        // With settings of the URL in doubt nobody knows what they contradict.
+        let settings_are_known = in_url.is_empty();
         let driver = Any::from_url(&url).map_err(|error| url::hint(&url, error));
         in_url.extend(driver.as_ref().err().map(Error::to_string));
         let config = config.or(of_url);
-        if in_url.is_empty() {
+        if settings_are_known {
             let contradictions = config.contradictions();
             faults.extend(contradictions.iter().map(|fault| format!("{name}.{fault}")));
         }

@@ -544,3 +544,12 @@ fn a_name_that_is_taken_out_can_be_given_again() {
         assert!(!pool.is_closed(), "it is its holder's");
     });
 }
+
+#[test]
+fn a_scheme_that_is_not_known_hides_no_contradiction() {
+    let config = millpond::PoolConfig::new().max_open_conns(2).max_idle_conns(9);
+    let refused = PoolRegistry::new().register_url("main", "nosql://u:secret@h", config);
+    let said = refused.unwrap_err().to_string();
+    let both = said.contains("main.max_idle_conns = 9") && said.contains("unknown scheme");
+    assert!(both && !said.contains("secret"), "{said}");
+}
