@@ -6,13 +6,14 @@
 use std::any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::Stream;
 use futures_core::stream::BoxStream;
 use millpond_driver::{
-    Cancel, ConnectContext, Driver, NodeStatus, Reset, Result, Row, Rows, ServerInfo, Session,
-    TransactionOptions, Value,
+    Cancel, ConnectContext, Driver, NodeStatus, Position, Reset, Result, Role, Row, Rows,
+    ServerInfo, Session, TransactionOptions, Value,
 };
 
 /// Some driver, known only at run time: one type for a pool whose database
@@ -142,6 +143,23 @@ impl Driver for Any {
         conn.0.set_read_only(read_only).await
     }
 
+    fn role(&self, conn: &AnyConnection) -> Option<Role> {
+        conn.0.role()
+    }
+
+    async fn position(&self, conn: &mut AnyConnection) -> Result<Position> {
+        conn.0.position().await
+    }
+
+    async fn reached(
+        &self,
+        conn: &mut AnyConnection,
+        position: &Position,
+        limit: Duration,
+    ) -> Result<bool> {
+        conn.0.reached(position, limit).await
+    }
+
     async fn close(&self, conn: AnyConnection) {
         conn.0.close().await;
     }
@@ -190,6 +208,9 @@ trait DynConnection: Send {
     async fn rollback(&mut self) -> Result<()>;
     async fn status(&mut self) -> Result<NodeStatus>;
     async fn set_read_only(&mut self, read_only: bool) -> Result<()>;
+    fn role(&self) -> Option<Role>;
+    async fn position(&mut self) -> Result<Position>;
+    async fn reached(&mut self, position: &Position, limit: Duration) -> Result<bool>;
     async fn close(self: Box<Self>);
 }
 
@@ -265,6 +286,18 @@ impl<D: Driver> DynConnection for Bound<D> {
         self.driver.set_read_only(&mut self.conn, read_only).await
     }
 
+    fn role(&self) -> Option<Role> {
+        self.driver.role(&self.conn)
+    }
+
+    async fn position(&mut self) -> Result<Position> {
+        self.driver.position(&mut self.conn).await
+    }
+
+    async fn reached(&mut self, position: &Position, limit: Duration) -> Result<bool> {
+        self.driver.reached(&mut self.conn, position, limit).await
+    }
+
     async fn close(self: Box<Self>) {
         let Self { driver, conn } = *self;
         driver.close(conn).await;
@@ -280,7 +313,7 @@ mod tests {
     use std::time::Instant;
 
     use futures_util::{FutureExt, StreamExt, stream};
-    use millpond_driver::{BoxFuture, ByteStream, Error, Role, Runtime, SocketOptions, Target};
+    use millpond_driver::{BoxFuture, ByteStream, Error, Runtime, SocketOptions, Target};
 
     use super::*;
 
@@ -358,6 +391,17 @@ mod tests {
         async fn set_read_only(&self, page: &mut Page, _read_only: bool) -> Result<()> {
             page.note("set_read_only")
         }
+        fn role(&self, _page: &Page) -> Option<Role> {
+            Some(Role::Peer)
+        }
+        async fn position(&self, page: &mut Page) -> Result<Position> {
+            page.note("position")?;
+            Ok(Position::new("line 3"))
+        }
+        async fn reached(&self, page: &mut Page, to: &Position, limit: Duration) -> Result<bool> {
+            page.note("reached")?;
+            Ok(to.as_str() == "line 3" && limit == Duration::from_secs(1))
+        }
         async fn close(&self, page: Page) {
             *self.closed.lock().expect("a test's lock") = page.0;
         }
@@ -424,6 +468,8 @@ mod tests {
             "rollback",
             "status",
             "set_read_only",
+            "position",
+            "reached",
         ];
         done(async {
             let mut conn = open(&any).await;
@@ -437,6 +483,8 @@ mod tests {
             any.rollback(&mut conn).await?;
             any.status(&mut conn).await?;
             any.set_read_only(&mut conn, true).await?;
+            let position = any.position(&mut conn).await?;
+            assert!(any.reached(&mut conn, &position, Duration::from_secs(1)).await?);
             any.close(conn).await;
             Ok::<_, Error>(())
         })
@@ -454,6 +502,7 @@ mod tests {
         done(any.begin(&mut conn, &TransactionOptions::new())).expect("a note");
         assert_eq!(any.session(&conn), Session::InTransaction);
         assert_eq!(done(any.status(&mut conn)).expect("a note").role, Role::Replica);
+        assert_eq!(any.role(&conn), Some(Role::Peer));
         let cancel = any.cancel(&conn).expect("a handle");
         assert!(done(cancel.run()).is_err());
     }

@@ -138,6 +138,7 @@ fn word(role: Role) -> Option<&'static str> {
     match role {
         Role::Primary => Some("primary"),
         Role::Replica => Some("replica"),
+        Role::Peer => Some("peer"),
         Role::Standalone => Some("standalone"),
         _ => None,
     }

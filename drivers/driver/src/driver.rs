@@ -5,8 +5,10 @@
 //! of this is called: the pool decides that.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -256,6 +258,44 @@ pub trait Driver: Send + Sync + 'static {
         async { Err(Error::unsupported("read-only sessions")) }
     }
 
+    /// The role of the node, as the session was told last, without I/O. It
+    /// costs nanoseconds, and is asked for whenever a session of a cluster is
+    /// lent. Default: `None`, the session is told nothing.
+    fn role(&self, _conn: &Self::Connection) -> Option<Role> {
+        None
+    }
+
+    /// A place in the log of the cluster, not before the end of what this
+    /// session has committed. Default: an error.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the
+    /// database tells no such place, or is not set to.
+    fn position(
+        &self,
+        _conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Position>> + Send {
+        async { Err(Error::unsupported("positions in the log")) }
+    }
+
+    /// Waits until what is before this place in the log can be read here, for
+    /// no longer than `limit`. Whether it can. Default: an error.
+    ///
+    /// # Errors
+    ///
+    /// As for [`position`](Self::position), and
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a position that is
+    /// none of this database.
+    fn reached<'a>(
+        &'a self,
+        _conn: &'a mut Self::Connection,
+        _position: &'a Position,
+        _limit: Duration,
+    ) -> impl Future<Output = Result<bool>> + Send + 'a {
+        async { Err(Error::unsupported("positions in the log")) }
+    }
+
     /// Says goodbye on the wire and closes. Default: drops the connection.
     ///
     /// # Cancellation
@@ -391,6 +431,8 @@ pub enum Role {
     Primary,
     /// Follows a primary.
     Replica,
+    /// One of several that all take writes.
+    Peer,
     /// Stands alone.
     Standalone,
     /// Not known.
@@ -411,8 +453,56 @@ pub struct NodeStatus {
     /// Age of the last change it has replayed. Says nothing while the primary
     /// is idle.
     pub lag: Option<Duration>,
-    /// Its place in the log, comparable between nodes of one cluster.
+    /// Its place in the log, comparable between nodes of one cluster: what it
+    /// has written, or replayed.
     pub position: Option<u128>,
+    /// How often the cluster has changed its primary, as this one knows. Of two
+    /// that take writes, the one that knows of more is right.
+    pub timeline: Option<u64>,
+    /// What all nodes of the cluster say, and no node of another.
+    pub cluster: Option<Box<str>>,
+}
+
+/// A place in the log of a cluster, in the database's own words: what was
+/// written before it can be read wherever it has been
+/// [reached](Driver::reached).
+///
+/// A text, so that it can be given to whoever reads next, as in a cookie.
+///
+/// ```
+/// use millpond_driver::Position;
+///
+/// let position: Position = "0/16B3748".parse()?;
+/// assert_eq!(position.to_string(), "0/16B3748");
+/// # Ok::<_, std::convert::Infallible>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Position(Box<str>);
+
+impl Position {
+    /// The place that the database calls so.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// As the database calls it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self::new(text))
+    }
 }
 
 /// A handle that stops a running statement. See [`Driver::cancel`].

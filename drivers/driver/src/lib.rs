@@ -27,8 +27,8 @@ mod value;
 
 pub use credentials::Credentials;
 pub use driver::{
-    AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, NodeStatus, Purpose, Reset, Role,
-    ServerInfo, Session, TransactionOptions,
+    AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, NodeStatus, Position, Purpose,
+    Reset, Role, ServerInfo, Session, TransactionOptions,
 };
 pub use error::{Cause, Code, Error, ErrorKind, Fate, Outcome, Phase, Result, Scope};
 pub use report::{Holder, Report};
