@@ -35,6 +35,7 @@
 //! simulator for tests. Features only add; none changes what others do.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod balance;
 mod config;
 pub mod drivers;
 pub mod health;
@@ -49,6 +50,7 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use balance::{Cluster, Route};
 pub use config::{IdleOrder, PoolConfig};
 pub use drivers::connect;
 #[cfg(feature = "serde_json")]

@@ -13,7 +13,7 @@
 //! - `shared`: the order of things; `tasks`: open, check, clean, close;
 //!   `keeper`: the background task; `probe`: a connection aside, to ask how the
 //!   database is.
-//! - `builder`, `acquire`, `attempts`, `connection`, `transaction`, `retrying`, `streaming`,
+//! - `builder`, `acquire`, `attempts`, `connection`, `transaction`, `retrying`, `repeat`, `streaming`,
 //!   `release`, `hooks`, `info`, `manage`, `weak`, `snapshot`: what a user meets.
 //!
 //! Nothing here names a database or a runtime.
@@ -40,6 +40,7 @@ mod numbers;
 mod outage;
 mod probe;
 mod release;
+mod repeat;
 mod retrying;
 mod settle;
 mod shared;
@@ -77,6 +78,8 @@ pub use retrying::{Lent, RetriedTransaction};
 pub use snapshot::Snapshot;
 pub use transaction::Transaction;
 pub use weak::WeakPool;
+
+pub(crate) use repeat::{Lender, Repeated, run};
 
 use attempts::Attempts;
 
@@ -157,11 +160,31 @@ impl<D: Driver> Pool<D> {
     /// closed.
     #[track_caller]
     pub fn try_acquire(&self) -> Option<PooledConnection<D>> {
+        self.take_now(Location::caller(), None)
+    }
+
+    pub(crate) fn acquire_at(
+        &self,
+        place: &'static Location<'static>,
+        label: Option<&'static str>,
+    ) -> Acquire<'_, D> {
+        let acquire = Acquire::new(self, place);
+        match label {
+            Some(label) => acquire.label(label),
+            None => acquire,
+        }
+    }
+
+    pub(crate) fn take_now(
+        &self,
+        place: &'static Location<'static>,
+        label: Option<&'static str>,
+    ) -> Option<PooledConnection<D>> {
         let shared = &self.shared;
-        let borrower = Borrower { place: Location::caller(), label: None };
+        let borrower = Borrower { place, label };
         let serve = |held: Held<_>| {
             let connection = held.entry.id;
-            shared.tell(|| Event::Acquired { connection, waited: Duration::ZERO, label: None });
+            shared.tell(|| Event::Acquired { connection, waited: Duration::ZERO, label });
             Some(PooledConnection::new(Arc::clone(shared), held))
         };
         let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), borrower) {

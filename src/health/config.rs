@@ -82,6 +82,14 @@ impl HealthConfig {
         self
     }
 
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    pub(crate) fn probe_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Checks the settings. [`HealthChecker::start`](super::HealthChecker::start)
     /// does so too.
     ///

@@ -48,7 +48,7 @@ impl Fact {
 
     /// The same for an error of a probe, which asks for nothing but an answer:
     /// a refusal is one, and whatever else keeps it from getting one counts.
-    pub(super) fn of_probe(error: &Error) -> Self {
+    pub(crate) fn of_probe(error: &Error) -> Self {
         let answered = matches!(error.outcome(), Outcome::Rejected | Outcome::RolledBack)
             && error.fate() != Fate::Discard;
         match Self::of(error) {
@@ -59,7 +59,7 @@ impl Fact {
     }
 
     /// Whether it counts against the node.
-    pub(super) fn is_fault(self) -> bool {
+    pub(crate) fn is_fault(self) -> bool {
         matches!(self, Self::Failed | Self::Refused)
     }
 }

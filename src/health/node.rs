@@ -212,6 +212,22 @@ impl Node {
         self.decision()
     }
 
+    /// Those who use the node were answered so often since the last fact.
+    pub(crate) fn answered(&mut self, times: u32, now: Instant) {
+        self.tick(now);
+        if self.state.is_serving() && times > 0 {
+            self.window.add_good(times - 1, now);
+            self.count(Fact::Succeeded, false, now, 0);
+        }
+    }
+
+    /// There is a reason to probe now, though no fault was met.
+    pub(crate) fn hint(&mut self, now: Instant) {
+        if self.state.is_serving() {
+            self.probe_at = self.probe_at.min(now);
+        }
+    }
+
     /// A probe has ended.
     pub fn probed(&mut self, fact: Fact, now: Instant, random: u64) -> Decision {
         self.tick(now);

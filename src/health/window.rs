@@ -30,13 +30,24 @@ impl Window {
     }
 
     pub(super) fn add(&mut self, bad: bool, now: Instant) {
+        let bucket = self.bucket(now);
+        let count = if bad { &mut bucket.bad } else { &mut bucket.good };
+        *count = count.saturating_add(1);
+    }
+
+    /// So many that were no faults.
+    pub(super) fn add_good(&mut self, times: u32, now: Instant) {
+        let bucket = self.bucket(now);
+        bucket.good = bucket.good.saturating_add(times);
+    }
+
+    fn bucket(&mut self, now: Instant) -> &mut Bucket {
         let second = self.second(now);
         let bucket = &mut self.buckets[(second % SECONDS) as usize];
         if bucket.second != second {
             *bucket = Bucket { second, ..Bucket::default() };
         }
-        let count = if bad { &mut bucket.bad } else { &mut bucket.good };
-        *count = count.saturating_add(1);
+        bucket
     }
 
     /// Whether half or more of what was met lately, and of enough, was faults.

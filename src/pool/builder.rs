@@ -22,6 +22,7 @@ use super::state::State;
 use super::tasks::Opening;
 use crate::config::PoolConfig;
 use crate::retry::Retry;
+use crate::sync::AtomicBool;
 
 /// Sets a pool up. Made by [`Pool::builder`].
 #[must_use = "a builder does nothing until built"]
@@ -286,6 +287,23 @@ impl<D: Driver> Builder<D> {
     /// that of its driver.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Has somebody decide, by a flag, whether new sessions refuse writes.
+    pub(crate) fn reads_only(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.hooks.reads_only = Some(flag);
+        self
+    }
+
+    /// The driver.
+    pub(crate) fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Its runtime, if it has none.
+    pub(crate) fn or_runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime.get_or_insert(runtime);
         self
     }
 

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use millpond_driver::{Driver, Error, Fate, Outcome, Result, Row, Rows, ServerInfo, Value};
+use millpond_driver::{
+    Driver, Error, Fate, Outcome, Position, Result, Role, Row, Rows, ServerInfo, Value,
+};
 
 use super::entry::{Entry, Held, is_death};
 use super::events::Event;
@@ -268,6 +270,54 @@ impl<D: Driver> PooledConnection<D> {
     /// How long it has been open.
     pub fn age(&self) -> Duration {
         self.shared.runtime.now().saturating_duration_since(self.entry().born)
+    }
+
+    /// Whether the session refuses writes, because it was opened on a replica of
+    /// a [cluster](crate::balance::Cluster). What is done on it may be repeated.
+    pub fn is_read_only(&self) -> bool {
+        self.entry().reads_only
+    }
+
+    /// The name of the pool, which in a cluster is that of the node.
+    pub fn pool_name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The role of the node, as the session was told last.
+    pub fn role(&self) -> Option<Role> {
+        self.shared.driver.role(self)
+    }
+
+    /// The place in the log up to which the node has committed: what was
+    /// committed before can be read wherever it is [reached](Self::reached).
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the database tells
+    /// none, or as for [`query`](Self::query).
+    ///
+    /// # Cancellation
+    ///
+    /// As for `query`.
+    pub async fn position(&mut self) -> Result<Position> {
+        self.unwind().await?;
+        self.run(async |driver, conn| driver.position(conn).await).await
+    }
+
+    /// Waits until what is before this place in the log can be read here, for no
+    /// longer than `limit`. Whether it can.
+    ///
+    /// # Errors
+    ///
+    /// As for [`position`](Self::position), and
+    /// [`Config`](crate::ErrorKind::Config) for one of another database.
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`query`](Self::query).
+    pub async fn reached(&mut self, position: &Position, limit: Duration) -> Result<bool> {
+        self.unwind().await?;
+        self.run(async |driver, conn| driver.reached(conn, position, limit).await).await
     }
 
     /// System and version of the server.

@@ -22,6 +22,8 @@ pub(super) struct Newborn<C> {
     pub(super) id: u64,
     /// How long that took.
     pub(super) took: Duration,
+    /// It was told to refuse writes.
+    pub(super) reads_only: bool,
 }
 
 impl<C> State<C> {
@@ -60,7 +62,7 @@ impl<C> State<C> {
         &mut self,
         turn: &mut Turn<'_, C>,
         index: Index,
-        Newborn { conn, id, .. }: Newborn<C>,
+        Newborn { conn, id, reads_only, .. }: Newborn<C>,
     ) -> Held<C> {
         self.tally.created += 1;
         // Between 80 and 100 % of the limit, so that connections born together
@@ -87,10 +89,17 @@ impl<C> State<C> {
             fate: Fate::Reusable,
             dead: false,
             admitted: false,
+            reads_only,
             depth: Depth::default(),
             attached: Vec::new(),
         });
         Held { index, entry }
+    }
+
+    /// The database takes connections again.
+    pub(super) fn answers_again(&mut self, turn: &mut Turn<'_, C>) {
+        turn.fx.waste.extend(self.outage.over());
+        self.settle(turn);
     }
 
     /// A connect has failed.

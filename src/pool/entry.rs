@@ -50,6 +50,8 @@ pub(super) struct Entry<C> {
     pub(super) dead: bool,
     /// The application has let it be lent, and that has not been made use of.
     pub(super) admitted: bool,
+    /// Its session refuses writes: whatever is done on it is as good twice.
+    pub(super) reads_only: bool,
     /// How deep it is in transactions begun through the pool.
     pub(super) depth: Depth,
     /// What the application has attached to it.

@@ -18,6 +18,7 @@ use super::info::ConnectionInfo;
 use super::leaks::Leak;
 use super::login::Login;
 use super::shared::{Shared, panic_message};
+use crate::sync::AtomicBool;
 
 /// A connection in a hook's hands.
 ///
@@ -129,6 +130,8 @@ pub(super) struct Hooks<D: Driver> {
     pub(super) before_close: Option<Hook<D>>,
     pub(super) on_leak: Option<Listener>,
     pub(super) observer: Option<Arc<dyn Observer>>,
+    /// Whether new sessions are to refuse writes, where somebody decides that.
+    pub(super) reads_only: Option<Arc<AtomicBool>>,
 }
 
 impl<D: Driver> Default for Hooks<D> {
@@ -141,6 +144,7 @@ impl<D: Driver> Default for Hooks<D> {
             before_close: None,
             on_leak: None,
             observer: None,
+            reads_only: None,
         }
     }
 }

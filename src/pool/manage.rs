@@ -176,10 +176,16 @@ impl<D: Driver> Pool<D> {
             return Err((conn, error.with_outcome(Outcome::NotSent).with_fate(Fate::Discard)));
         }
         let id = self.shared.next_id();
-        let newborn = Newborn { conn, id, took: Duration::ZERO };
+        let newborn = Newborn { conn, id, took: Duration::ZERO, reads_only: false };
         self.shared.turn(|state, turn| state.add(turn, newborn))?;
         self.shared.tell(|| Event::Connected { connection: id, took: Duration::ZERO });
         Ok(())
+    }
+
+    /// It is known from elsewhere that the database takes connections again:
+    /// nothing is waited for before the next connect.
+    pub(crate) fn is_known_to_answer(&self) {
+        self.shared.turn(State::answers_again);
     }
 
     /// A handle that does not keep the pool open.

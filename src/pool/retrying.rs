@@ -1,27 +1,27 @@
 //! Work on the pool under a policy: one connection, or one transaction, for
 //! each attempt.
 //!
-//! Owns what an attempt is, and whether it may have had an effect before it
-//! failed. Whether and when there is another is decided in `retry`.
+//! Owns the calls, and what is lent for an attempt. How attempts follow each
+//! other is in `repeat`.
 
 use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
-use std::pin::pin;
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use futures_util::future::select;
 use millpond_driver::{
-    AccessMode, Driver, Error, ErrorKind, Fate, Outcome, Result, Rows, TransactionOptions, Value,
+    Driver, Error, Outcome, Result, Rows, Runtime, TransactionOptions, Value,
 };
 
 use super::Pool;
 use super::acquire::Acquire;
 use super::connection::PooledConnection;
+use super::repeat::{self, Lender, Repeated};
 use super::transaction::Transaction;
-use crate::retry::{Attempts, Replay, Retry, Work};
+use crate::retry::{Course, Retry, Work};
 use crate::sync::{AtomicBool, Ordering};
 
 impl<D: Driver> Pool<D> {
@@ -67,33 +67,13 @@ impl<D: Driver> Pool<D> {
     pub fn run<'p, T, W>(
         &'p self,
         policy: &'p Retry,
-        mut work: W,
+        work: W,
     ) -> impl Future<Output = Result<T>> + Send + 'p
     where
         T: Send + 'p,
         W: for<'a> FnMut(&'a mut Lent<'p, D>) -> BoxFuture<'a, Result<T>> + Send + 'p,
     {
-        let place = Location::caller();
-        async move {
-            policy.validate()?;
-            let mut attempts = policy.attempts(&*self.shared.runtime);
-            loop {
-                let (error, what) = match self.connection_for(&attempts, place).await {
-                    Err(error) => (error, Work::Whole),
-                    Ok(conn) => {
-                        let mut lent = Lent::new(conn);
-                        match work(&mut lent).await {
-                            Ok(value) => {
-                                attempts.succeeded();
-                                return Ok(value);
-                            }
-                            Err(error) => (error, lent.what_failed()),
-                        }
-                    }
-                };
-                self.next(&mut attempts, error, what).await?;
-            }
-        }
+        repeat::run(self, policy, Location::caller(), work)
     }
 
     /// Runs a transaction: begins, does the work, commits; and all of that
@@ -149,34 +129,42 @@ impl<D: Driver> Pool<D> {
         work: W,
     ) -> RetriedTransaction<'p, D, T>
     where
+        T: Send + 'p,
         W: for<'a> FnMut(&'a mut Transaction<'p, D>) -> BoxFuture<'a, Result<T>> + Send + 'p,
     {
-        RetriedTransaction {
-            pool: self,
-            policy,
-            place: Location::caller(),
-            options: TransactionOptions::new(),
-            work: Box::new(work),
-            verify: None,
-        }
+        let repeated = Repeated::new(policy, Location::caller(), work);
+        RetriedTransaction { pool: self, repeated }
+    }
+}
+
+impl<D: Driver> Lender<D> for &Pool<D> {
+    type Tie = ();
+
+    fn runtime(&self) -> &dyn Runtime {
+        &*self.shared.runtime
     }
 
-    /// Waits for as long as is due before another attempt, if there is one.
-    async fn next(&self, attempts: &mut Attempts<'_>, error: Error, what: Work) -> Result<()> {
-        let wait = attempts.decide(error, what)?;
-        self.shared.note_retry(attempts.course());
-        attempts.rest(wait).await;
-        Ok(())
-    }
-
-    async fn connection_for(
+    async fn lend(
         &self,
-        attempts: &Attempts<'_>,
+        left: Duration,
         place: &'static Location<'static>,
-    ) -> Result<PooledConnection<D>> {
-        let left = attempts.left(self.shared.runtime.now());
+    ) -> Result<(PooledConnection<D>, ())> {
         let limit = self.shared.rules(|rules| rules.acquire_timeout);
-        Acquire::new(self, place).timeout(limit.min(left)).await
+        Ok((Acquire::new(self, place).timeout(limit.min(left)).await?, ()))
+    }
+
+    fn given_up(&self, (): &()) -> impl Future<Output = Error> + Send {
+        std::future::pending()
+    }
+
+    fn patience(&self) -> Duration {
+        // Longer than anybody waits, and not beyond what a clock can say.
+        const DAY: Duration = Duration::from_secs(3600 * 24);
+        self.shared.rules(|rules| rules.reset_timeout).min(DAY)
+    }
+
+    fn note_retry(&self, course: &Course) {
+        self.shared.note_retry(course);
     }
 }
 
@@ -194,12 +182,16 @@ pub struct Lent<'p, D: Driver> {
 }
 
 impl<D: Driver> Lent<'_, D> {
-    fn new(conn: PooledConnection<D>) -> Self {
+    pub(super) fn new(conn: PooledConnection<D>) -> Self {
         Self { conn, worked: AtomicBool::new(false), lifetime: PhantomData }
     }
 
-    fn what_failed(&self) -> Work {
-        if self.worked.load(Ordering::Relaxed) { Work::Part } else { Work::Whole }
+    pub(super) fn what_failed(&self) -> Work {
+        match self.worked.load(Ordering::Relaxed) {
+            _ if self.conn.is_read_only() => Work::Harmless,
+            true => Work::Part,
+            false => Work::Whole,
+        }
     }
 
     /// Runs one statement and collects its rows.
@@ -261,21 +253,12 @@ impl<D: Driver> fmt::Debug for Lent<'_, D> {
     }
 }
 
-type BoxedWork<'p, D, T> =
-    Box<dyn for<'a> FnMut(&'a mut Transaction<'p, D>) -> BoxFuture<'a, Result<T>> + Send + 'p>;
-
-type BoxedVerify<'p, D> = Box<dyn FnMut(&'p Pool<D>) -> BoxFuture<'p, Result<bool>> + Send + 'p>;
-
 /// A transaction under a policy, run by awaiting it. Made by
 /// [`Pool::transaction`].
 #[must_use = "a transaction does nothing until awaited"]
 pub struct RetriedTransaction<'p, D: Driver, T> {
     pool: &'p Pool<D>,
-    policy: &'p Retry,
-    place: &'static Location<'static>,
-    options: TransactionOptions,
-    work: BoxedWork<'p, D, T>,
-    verify: Option<BoxedVerify<'p, D>>,
+    repeated: Repeated<'p, D, T>,
 }
 
 impl<'p, D: Driver, T: Send + 'p> RetriedTransaction<'p, D, T> {
@@ -283,7 +266,7 @@ impl<'p, D: Driver, T: Send + 'p> RetriedTransaction<'p, D, T> {
     /// database's own. A transaction that only reads is as good twice, so it is
     /// repeated whatever the policy says of [`Replay`].
     pub fn options(mut self, options: TransactionOptions) -> Self {
-        self.options = options;
+        self.repeated.options = options;
         self
     }
 
@@ -301,65 +284,9 @@ impl<'p, D: Driver, T: Send + 'p> RetriedTransaction<'p, D, T> {
         V: FnMut(&'p Pool<D>) -> F + Send + 'p,
         F: Future<Output = Result<bool>> + Send + 'p,
     {
-        self.verify = Some(Box::new(move |pool| Box::pin(hook(pool))));
+        let pool = self.pool;
+        self.repeated.verify = Some(Box::new(move || Box::pin(hook(pool))));
         self
-    }
-
-    async fn drive(mut self) -> Result<T> {
-        let mut policy = self.policy.clone();
-        policy.validate()?;
-        if self.options.access == Some(AccessMode::ReadOnly) {
-            // What only reads is as good twice.
-            policy = policy.replay(Replay::Idempotent);
-        }
-        let mut attempts = policy.attempts(&*self.pool.shared.runtime);
-        loop {
-            match self.attempt(&attempts).await {
-                Ok(value) => {
-                    attempts.succeeded();
-                    return Ok(value);
-                }
-                Err(error) => self.pool.next(&mut attempts, error, Work::Transaction).await?,
-            }
-        }
-    }
-
-    async fn attempt(&mut self, attempts: &Attempts<'_>) -> Result<T> {
-        let conn = self.pool.connection_for(attempts, self.place).await?;
-        let mut tx: Transaction<'p, D> = Transaction::owned(conn, &self.options).await?;
-        match (self.work)(&mut tx).await {
-            Ok(value) => match tx.commit().await {
-                Ok(()) => Ok(value),
-                Err(error) if error.kind() == ErrorKind::CommitUnknown => {
-                    self.resolve(error).await.map(|()| value)
-                }
-                Err(error) => Err(error),
-            },
-            Err(error) => {
-                // Its locks end before the wait for another attempt begins. If
-                // it fails or takes too long, the pool closes the connection.
-                if error.fate() != Fate::Discard {
-                    let shared = &self.pool.shared;
-                    let limit = shared.rules(|rules| rules.reset_timeout);
-                    let pause = shared.runtime.sleep_until(shared.deadline(limit));
-                    select(pin!(tx.rollback()), pause).await;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// What is found out of a commit of which this error is all that is known.
-    async fn resolve(&mut self, unknown: Error) -> Result<()> {
-        let Some(verify) = &mut self.verify else { return Err(unknown) };
-        match verify(self.pool).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::lost("the connection was lost and nothing committed")
-                .with_outcome(Outcome::RolledBack)
-                .with_cause(unknown.cause())
-                .with_source(unknown)),
-            Err(error) => Err(unknown.within(format_args!("cannot be verified ({error})"))),
-        }
     }
 }
 
@@ -368,17 +295,17 @@ impl<'p, D: Driver, T: Send + 'p> IntoFuture for RetriedTransaction<'p, D, T> {
     type IntoFuture = BoxFuture<'p, Result<T>>;
 
     fn into_future(self) -> BoxFuture<'p, Result<T>> {
-        Box::pin(self.drive())
+        Box::pin(self.repeated.drive(self.pool))
     }
 }
 
 impl<D: Driver, T> fmt::Debug for RetriedTransaction<'_, D, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetriedTransaction")
-            .field("place", &format_args!("{}", self.place))
-            .field("policy", &self.policy)
-            .field("options", &self.options)
-            .field("verifies", &self.verify.is_some())
+            .field("place", &format_args!("{}", self.repeated.place))
+            .field("policy", &self.repeated.policy)
+            .field("options", &self.repeated.options)
+            .field("verifies", &self.repeated.verify.is_some())
             .finish_non_exhaustive()
     }
 }

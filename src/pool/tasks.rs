@@ -24,6 +24,7 @@ use super::keeper::Keeper;
 use super::shared::Shared;
 use super::slots::Index;
 use super::turn::{Check, Job, Work};
+use crate::sync::Ordering;
 
 /// How long a goodbye may take before the connection is simply dropped.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
@@ -91,6 +92,7 @@ impl<D: Driver> Shared<D> {
                     self.driver.connect(&cx.with_credentials(&given)).await?
                 }
             };
+            let reads_only = self.keep_from_writing(&mut conn).await?;
             let id = self.next_id();
             let hook = self.hooks.after_connect.as_ref();
             asking = hook.map(|_| "no end of the hook after_connect");
@@ -99,12 +101,12 @@ impl<D: Driver> Shared<D> {
                 self.driver.close(conn).await;
                 return Err(refusal);
             }
-            Ok((conn, id))
+            Ok((conn, id, reads_only))
         };
         let opened = self.attempt(Phase::Connecting, limit, work).await;
         let took = self.runtime.now().saturating_duration_since(start);
         let error = match opened {
-            Ok((conn, id)) => return Ok(Newborn { conn, id, took }),
+            Ok((conn, id, reads_only)) => return Ok(Newborn { conn, id, took, reads_only }),
             Err(error) => match asking.filter(|_| error.is_timeout()) {
                 Some(what) => Error::timeout(Phase::Connecting, format!("{what} within {limit:?}")),
                 None => error,
@@ -117,6 +119,19 @@ impl<D: Driver> Shared<D> {
             self.tell(|| Event::ConnectFailed { error: &error, took });
         }
         Err(error)
+    }
+
+    /// Has a new session refuse writes, if it is to. Whether it does: not every
+    /// database can.
+    async fn keep_from_writing(&self, conn: &mut D::Connection) -> Result<bool> {
+        let wanted = self.hooks.reads_only.as_ref();
+        if !wanted.is_some_and(|wanted| wanted.load(Ordering::Acquire)) {
+            return Ok(false);
+        }
+        match self.driver.set_read_only(conn, true).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 
     /// Measures and tells that a connection has been opened.

@@ -26,23 +26,23 @@ pub(crate) enum Work {
     Part,
     /// A statement of a transaction, or its commit: all of it is repeated.
     Transaction,
+    /// What was done on a session that refuses writes: it is as good twice.
+    Harmless,
 }
 
 /// Whether an attempt that ended so is repeated, as far as its effect is
 /// concerned.
 pub(crate) fn may_repeat(error: &Error, replay: Replay, work: Work) -> bool {
-    let idempotent = replay == Replay::Idempotent;
+    let idempotent = replay == Replay::Idempotent || work == Work::Harmless;
     if is_hopeless(error) || (work == Work::Part && !idempotent) {
         return false;
     }
     match error.outcome() {
         Outcome::NotSent | Outcome::RolledBack => true,
         Outcome::Rejected => match error.cause() {
-            Cause::Conflict
-            | Cause::WrongRole
-            | Cause::Overload
-            | Cause::Starting
-            | Cause::StaleStatement => true,
+            // It was the caller who wanted to write where nobody can.
+            Cause::WrongRole => work != Work::Harmless,
+            Cause::Conflict | Cause::Overload | Cause::Starting | Cause::StaleStatement => true,
             Cause::LockTimeout => idempotent || work == Work::Transaction,
             _ => false,
         },
@@ -147,6 +147,14 @@ mod tests {
         {
             assert!(!may_repeat(&error, Replay::Idempotent, Work::Whole), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_done_on_a_session_that_refuses_writes_is_as_good_twice() {
+        let repeated = row(Cause::Transport, Replay::NoEffect, Work::Harmless);
+        assert_eq!(repeated, [true, false, true, true]);
+        let repeated = row(Cause::WrongRole, Replay::Idempotent, Work::Harmless);
+        assert_eq!(repeated, [true, false, true, true], "a write would be refused again");
     }
 
     #[test]

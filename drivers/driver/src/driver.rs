@@ -265,8 +265,8 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
-    /// A place in the log of the cluster, not before the end of what this
-    /// session has committed. Default: an error.
+    /// The place in the log of the cluster up to which this node has committed
+    /// or replayed, whichever session did. Default: an error.
     ///
     /// # Errors
     ///

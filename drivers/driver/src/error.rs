@@ -46,6 +46,7 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     report: Option<Report>,
     earlier: Option<Arc<[Error]>>,
+    nodes: Option<Arc<[(Box<str>, Error)]>>,
 }
 
 impl Error {
@@ -63,6 +64,7 @@ impl Error {
             source: None,
             report: None,
             earlier: None,
+            nodes: None,
         }))
     }
 
@@ -126,6 +128,39 @@ impl Error {
         Self::new(ErrorKind::Timeout(phase), message)
             .with_outcome(outcome)
             .with_cause(Cause::Timeout)
+    }
+
+    /// No node of a cluster can be used, and why not, by the name of each.
+    /// `what` was looked for.
+    ///
+    /// ```
+    /// use millpond_driver::{Error, ErrorKind};
+    ///
+    /// let down = Error::connect("connection refused");
+    /// let error = Error::no_node("replica", vec![("b".into(), down)]);
+    /// assert_eq!(error.to_string(), "no replica can be used: b: connection refused");
+    /// assert_eq!((error.kind(), error.nodes().len()), (ErrorKind::NoNode, 1));
+    /// ```
+    pub fn no_node(what: impl fmt::Display, nodes: Vec<(Box<str>, Self)>) -> Self {
+        let told = nodes.iter().map(|(name, error)| format!("{name}: {error}"));
+        let told = told.collect::<Vec<_>>().join("; ");
+        let (first, rest) = match nodes.split_first() {
+            Some(((_, first), rest)) => (first.cause(), rest),
+            None => (Cause::Config, &[][..]),
+        };
+        // What passes on one of them may pass.
+        let alike = rest.iter().all(|(_, error)| error.cause() == first);
+        let passing = nodes.iter().find(|(_, error)| !error.is_permanent());
+        let cause = if alike { first } else { passing.map_or(first, |(_, error)| error.cause()) };
+        let message = match nodes.is_empty() {
+            true => format!("no {what} can be used: the cluster has no nodes"),
+            false => format!("no {what} can be used: {told}"),
+        };
+        let mut error = Self::harmless(ErrorKind::NoNode, message)
+            .with_cause(cause)
+            .with_scope(Scope::Node);
+        error.0.nodes = Some(nodes.into());
+        error
     }
 
     /// Driver code panicked; `message` is what it said.
@@ -285,6 +320,11 @@ impl Error {
         self.0.earlier.as_deref().unwrap_or_default()
     }
 
+    /// Why each node of a cluster could not be used, if none could.
+    pub fn nodes(&self) -> &[(Box<str>, Self)] {
+        self.0.nodes.as_deref().unwrap_or_default()
+    }
+
     /// Whether an acquire, connect or statement ran out of time.
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Timeout(_))
@@ -374,6 +414,8 @@ pub enum ErrorKind {
     Closed,
     /// Too many callers wait already.
     Overloaded,
+    /// No node of a cluster can be used.
+    NoNode,
     /// A value does not convert, or a column is not there.
     Decode,
     /// The driver cannot do this.

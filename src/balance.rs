@@ -1,0 +1,335 @@
+//! Several nodes as one: replicas that share the reading, and a primary that
+//! may be another one tomorrow.
+//!
+//! Owns [`Cluster`]: nodes, each a [`Pool`] of its own, and which of them serves
+//! whom. Does not know how a database replicates; a node says itself what it is,
+//! and whatever is behind the [`Driver`] may be one.
+//!
+//! - Callers say what they need by a [`Route`]; no statement is read to guess it.
+//! - Of the nodes that serve the route a [`Strategy`] picks one, by default the
+//!   one that may be expected to answer first ([`LeastCost`]).
+//! - One background task asks the nodes how they are, outside their pools, and
+//!   the pools tell it what is met. A node that does not answer is out within
+//!   moments, whatever waits for it is given up, and it comes back slowly.
+//! - Roles are found out. When a node refuses a write, it gets no other before it
+//!   has been asked what it is; when its role has changed, its connections are
+//!   retired; and who needs the primary waits until there is one.
+//! - Sessions on replicas are opened so that they refuse writes. So whatever
+//!   became of a statement there, it may be repeated elsewhere.
+//!
+//! ```
+//! use millpond::{Cluster, Pool, Role, Route, drivers::fake::Fake, testing::sim::Sim};
+//! use millpond::balance::Member;
+//!
+//! Sim::new(1).run(async |sim| {
+//!     let pool = || Pool::builder(Fake::new()).max_open_conns(8);
+//!     let cluster = Cluster::builder()
+//!         .member(Member::new("writer", pool()).role(Role::Primary))
+//!         .member(Member::new("reader-1", pool()).role(Role::Replica))
+//!         .member(Member::new("reader-2", pool()).role(Role::Replica))
+//!         .runtime(sim)
+//!         .build()
+//!         .await?;
+//!     cluster.execute("INSERT INTO visit VALUES (1)", &[]).await?;
+//!     let rows = cluster.query(Route::PreferReplica, "SELECT * FROM visit", &[]).await?;
+//!     assert_eq!(rows.len(), 1);
+//!     let conn = cluster.acquire(Route::Replica).await?;
+//!     assert!(conn.is_read_only() && conn.pool_name().starts_with("reader-"));
+//!     Ok::<_, millpond::Error>(())
+//! })?;
+//! # Ok::<_, millpond::Error>(())
+//! ```
+//!
+//! In the folder beside it, from the inside out: `strategy`, `estimate`, `lag`,
+//! `standing` and `route` are pure; `gauge` is what is known of a node, `hub` how
+//! everybody hears of everybody; `watcher` asks and decides; `acquire`, `run`,
+//! `builder`, `snapshot`, `numbers` and `events` are what a user meets.
+
+mod acquire;
+mod builder;
+mod estimate;
+mod events;
+mod gauge;
+mod hub;
+mod lag;
+mod node;
+mod numbers;
+mod route;
+mod run;
+mod snapshot;
+mod standing;
+mod strategy;
+mod watcher;
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use millpond_driver::{Driver, Error, Position, Result};
+
+pub use acquire::Acquire;
+pub use builder::Builder;
+pub use events::Event;
+pub use node::Member;
+pub use route::Route;
+pub use run::RetriedTransaction;
+pub use snapshot::{ClusterSnapshot, NodeSnapshot};
+pub use strategy::{
+    LeastConnections, LeastCost, NodeView, RoundRobin, Strategy, TwoChoices, WeightedRandom,
+};
+
+use acquire::Terms;
+use hub::Hub;
+use node::Node;
+use route::Duty;
+use watcher::Council;
+
+use crate::health::Rules;
+use crate::pool::{CloseReport, Pool};
+use crate::retry::Retry;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+/// Several nodes as one.
+///
+/// A handle: clones share the cluster, and dropping the last one closes it.
+pub struct Cluster<D: Driver> {
+    inner: Arc<Inner<D>>,
+}
+
+struct Inner<D: Driver> {
+    nodes: ArcSwap<Vec<Arc<Node<D>>>>,
+    /// Held by who changes the list, and by who judges the nodes on it.
+    council: Mutex<Council>,
+    hub: Arc<Hub>,
+    strategy: Box<dyn Strategy>,
+    rules: Rules,
+    /// How long a probe may take.
+    timeout: Duration,
+    acquire_timeout: Duration,
+    max_lag: Option<Duration>,
+    retry: Retry,
+    retries: AtomicU64,
+}
+
+impl<D: Driver> Cluster<D> {
+    /// Starts to set up a cluster.
+    pub fn builder() -> Builder<D> {
+        Builder::new()
+    }
+
+    /// Waits for a connection of a node that serves the route.
+    ///
+    /// An idle connection of the best node is there at once. Otherwise one is
+    /// waited for: of a node that is not used up before one that is, and if a
+    /// node fails meanwhile, of the next. All that is bounded by one deadline.
+    /// The connection belongs to the pool of its node; [which that
+    /// is](crate::PooledConnection::pool_name) it says itself.
+    ///
+    /// # Errors
+    ///
+    /// - [`NoNode`](crate::ErrorKind::NoNode), with a cause for
+    ///   [each](Error::nodes), if no node can be used: at once, or for
+    ///   [`Route::Primary`] when there was none until the deadline;
+    /// - [`Timeout`](crate::ErrorKind::Timeout), with the numbers of the pool, if
+    ///   all nodes are used up until then;
+    /// - [`Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Cancellation
+    ///
+    /// As for [`Acquire`].
+    #[track_caller]
+    pub fn acquire(&self, route: Route) -> Acquire<'_, D> {
+        Acquire::new(self, Terms::new(route, Location::caller()))
+    }
+
+    /// The place in the log up to which the primary has committed: whoever reads
+    /// [after](Acquire::after) it sees whatever was committed before this was
+    /// called.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and
+    /// [`PooledConnection::position`](crate::PooledConnection::position).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future loses nothing.
+    #[track_caller]
+    pub fn position(&self) -> impl Future<Output = Result<Position>> + Send + '_ {
+        let acquire = self.acquire(Route::Primary);
+        async move { acquire.await?.position().await }
+    }
+
+    /// Takes a node in. It is used once it has answered.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) for a name that is taken, a weight out
+    /// of range, a database of another system, or settings of its pool that
+    /// contradict each other.
+    pub fn join(&self, member: Member<D>) -> Result<()> {
+        let inner = &self.inner;
+        let council = inner.council.lock();
+        let nodes = inner.nodes.load_full();
+        let mut faults = Vec::new();
+        member.check(&mut faults);
+        let names = nodes.iter().map(|node| &*node.name);
+        node::check_names(names.chain([&*member.name]), &mut faults);
+        if let Some(other) = nodes.first() {
+            let (system, expected) = (member.pool.driver().name(), other.pool.driver().name());
+            builder::check_system(&member.name, system, expected, &mut faults);
+        }
+        node::refuse(&faults)?;
+        let runtime = Arc::clone(&inner.hub.runtime);
+        let node = Node::new(member, &inner.hub, inner.rules, runtime)?;
+        let name = Arc::clone(&node.name);
+        let mut all = Vec::clone(&nodes);
+        all.push(Arc::new(node));
+        inner.nodes.store(Arc::new(all));
+        drop(council);
+        inner.hub.tell(&Event::Joined { node: &name });
+        inner.hub.hurry();
+        Ok(())
+    }
+
+    /// Takes a node out, and closes its pool: nobody is sent there any more, and
+    /// what is borrowed there closes when it comes back. What it says of who that
+    /// is.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) for a name that there is not.
+    ///
+    /// # Cancellation
+    ///
+    /// The node is out from the first poll on.
+    pub async fn leave(&self, name: &str) -> Result<CloseReport> {
+        let inner = &self.inner;
+        let node = {
+            let _council = inner.council.lock();
+            let mut all = Vec::clone(&inner.nodes.load());
+            let index = all.iter().position(|node| &*node.name == name);
+            let Some(index) = index else { return Err(self.unknown(name)) };
+            let node = all.remove(index);
+            inner.nodes.store(Arc::new(all));
+            node
+        };
+        node.gauge.set_duty(Duty::NONE);
+        inner.hub.tell_callers();
+        inner.hub.hurry();
+        inner.hub.tell(&Event::Left { node: name });
+        Ok(node.pool.close().await)
+    }
+
+    /// Changes the share that a node gets.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) for a name that there is not, and a
+    /// weight out of range.
+    pub fn set_weight(&self, name: &str, weight: f64) -> Result<()> {
+        let mut faults = Vec::new();
+        node::check_weight(name, weight, &mut faults);
+        node::refuse(&faults)?;
+        let node = self.inner.node(name).ok_or_else(|| self.unknown(name))?;
+        node.gauge.change(|record| record.set_weight = weight as f32);
+        self.inner.hub.hurry();
+        Ok(())
+    }
+
+    /// The pool of a node, to look at it or to operate it.
+    pub fn pool(&self, name: &str) -> Option<Pool<D>> {
+        self.inner.node(name).map(|node| node.pool.clone())
+    }
+
+    /// The cluster in numbers.
+    pub fn snapshot(&self) -> ClusterSnapshot {
+        self.inner.snapshot()
+    }
+
+    /// Closes all pools at the same time. What each says, by the name of its
+    /// node.
+    ///
+    /// # Cancellation
+    ///
+    /// The cluster is closed from the first poll on.
+    pub async fn close(&self) -> Vec<(String, CloseReport)> {
+        self.inner.hub.close();
+        let nodes = self.inner.nodes.load_full();
+        let closes = nodes.iter().map(|node| async {
+            (node.name.to_string(), node.pool.close().await)
+        });
+        join_all(closes).await
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let nodes = self.inner.nodes.load();
+        let names: Vec<&str> = nodes.iter().map(|node| &*node.name).collect();
+        let hint = match millpond_driver::url::nearest(name, &names) {
+            Some(nearest) => format!("; did you mean {nearest}?"),
+            None => String::new(),
+        };
+        let names = names.join(", ");
+        Error::config(format!("{name:?} is not a node of the cluster, which are {names}{hint}"))
+    }
+}
+
+impl<D: Driver> Inner<D> {
+    fn node(&self, name: &str) -> Option<Arc<Node<D>>> {
+        self.nodes.load().iter().find(|node| &*node.name == name).cloned()
+    }
+
+    fn snapshot(&self) -> ClusterSnapshot {
+        let nodes = self.nodes.load();
+        let nodes = nodes.iter().map(|node| {
+            let gauge = &node.gauge;
+            let now = self.hub.runtime.now();
+            let (duty, pool) = (gauge.duty(), node.pool.snapshot());
+            gauge.read(|record| NodeSnapshot {
+                name: node.name.to_string(),
+                state: record.health.state(),
+                role: record.standing.role,
+                takes_writes: duty.has(Duty::WRITE),
+                serves_reads: duty.has(Duty::READ),
+                lag: record.lag,
+                weight: f64::from(record.set_weight) * record.health.weight(now),
+                cost: gauge.cost(),
+                load: gauge.load(),
+                picks: gauge.picks(),
+                ejections: record.ejections,
+                epoch: record.epoch,
+                error: record.last_error.clone().filter(|_| !record.health.state().is_serving()),
+                pool,
+            })
+        });
+        ClusterSnapshot { nodes: nodes.collect(), retries: self.retries.load(Ordering::Relaxed) }
+    }
+}
+
+/// Nobody can ask for it any more: the watcher ends, and the pools close with
+/// their last handles.
+impl<D: Driver> Drop for Inner<D> {
+    fn drop(&mut self) {
+        self.hub.close();
+    }
+}
+
+impl<D: Driver> Clone for Cluster<D> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Cluster<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = self.inner.nodes.load();
+        let names: Vec<&str> = nodes.iter().map(|node| &*node.name).collect();
+        f.debug_struct("Cluster")
+            .field("nodes", &names)
+            .field("strategy", &self.inner.strategy)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,437 @@
+//! A caller on its way to a connection of some node.
+//!
+//! Owns the order in which nodes are tried, all under one deadline: one that is
+//! free before one that is busy, and none a second time before something has
+//! changed. Who may serve is decided in `watcher`, who is best by the
+//! [`Strategy`](super::Strategy).
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use millpond_driver::{BoxFuture, Cause, Driver, Error, ErrorKind, Position, Result};
+
+use super::node::Node;
+use super::route::{Duty, Route};
+use super::strategy::NodeView;
+use super::{Cluster, Inner};
+use crate::pool::PooledConnection;
+
+/// What a caller asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) route: Route,
+    pub(super) max_lag: Option<Duration>,
+    pub(super) after: Option<Position>,
+    pub(super) place: &'static Location<'static>,
+    pub(super) label: Option<&'static str>,
+}
+
+impl Terms {
+    pub(super) fn new(route: Route, place: &'static Location<'static>) -> Self {
+        Self { route, max_lag: None, after: None, place, label: None }
+    }
+
+    /// Whether any node that serves the route will do.
+    fn is_plain(&self) -> bool {
+        self.max_lag.is_none() && self.after.is_none()
+    }
+}
+
+/// A connection and the node it is of.
+pub(super) type Loan<D> = (PooledConnection<D>, Arc<Node<D>>);
+
+/// Waits for a connection of a node of a [`Cluster`]. Made by
+/// [`Cluster::acquire`].
+///
+/// # Cancellation
+///
+/// Dropping it gives up the place in the queue of a node, and nothing else.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Acquire<'c, D: Driver> {
+    cluster: &'c Cluster<D>,
+    terms: Terms,
+    timeout: Option<Duration>,
+    /// The way that waits, once it is needed.
+    slow: Option<BoxFuture<'c, Result<Loan<D>>>>,
+}
+
+impl<'c, D: Driver> Acquire<'c, D> {
+    pub(super) fn new(cluster: &'c Cluster<D>, terms: Terms) -> Self {
+        Self { cluster, terms, timeout: None, slow: None }
+    }
+
+    /// Waits at most this long, over all nodes together. Zero: not at all.
+    /// Default: the cluster's
+    /// [`acquire_timeout`](super::Builder::acquire_timeout).
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Names the borrower in errors and reports of others who wait.
+    pub fn label(mut self, label: &'static str) -> Self {
+        self.terms.label = Some(label);
+        self
+    }
+
+    /// Takes no replica that is further behind, or of which that is not known.
+    pub fn max_lag(mut self, limit: Duration) -> Self {
+        self.terms.max_lag = Some(limit);
+        self
+    }
+
+    /// Takes only a node on which what was written before this
+    /// [position](Cluster::position) can be read. Of the routes, `Replica` waits
+    /// for a replica to come so far, the others that allow for it go to the
+    /// primary if no replica is. Costs a round trip on a replica that was not
+    /// found to be so far before.
+    pub fn after(mut self, position: &Position) -> Self {
+        self.terms.after = Some(position.clone());
+        self
+    }
+}
+
+impl<D: Driver> Future for Acquire<'_, D> {
+    type Output = Result<PooledConnection<D>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.slow.is_none() {
+            if let Some(conn) = this.cluster.inner.at_once(&this.terms) {
+                return Poll::Ready(Ok(conn));
+            }
+            let inner = &this.cluster.inner;
+            let limit = this.timeout.unwrap_or(inner.acquire_timeout);
+            this.slow = Some(Box::pin(inner.acquire(this.terms.clone(), limit)));
+        }
+        let slow = this.slow.as_mut().expect("made above");
+        slow.as_mut().poll(cx).map(|loan| loan.map(|(conn, _)| conn))
+    }
+}
+
+impl<D: Driver> fmt::Debug for Acquire<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire")
+            .field("terms", &self.terms)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A deadline that a clock cannot say is as far as this.
+const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
+/// How long until what has failed is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a node has not served a caller.
+enum Missed {
+    /// Nor will another: there is no time left.
+    Ended(Error),
+    /// It has failed.
+    Failed(Error),
+    /// It cannot open connections, but has some.
+    Short,
+    /// It is no more what it was taken for.
+    Changed,
+}
+
+/// The most nodes whose views need no allocation.
+const FEW: usize = 16;
+
+/// What has become of a node in this acquire. One that can open no connection,
+/// and has some, has not failed: it is waited for, but after all others.
+#[derive(Debug, Default)]
+struct Tried {
+    failed: Option<Error>,
+}
+
+impl<D: Driver> Inner<D> {
+    /// The index of the node to send a caller to, of those that serve `wanted`
+    /// and are `fit`: one that is free, or else any.
+    #[inline]
+    pub(super) fn pick(
+        &self,
+        nodes: &[Arc<Node<D>>],
+        wanted: Duty,
+        serves: impl Fn(usize, Duty) -> bool,
+    ) -> Option<usize> {
+        if nodes.len() > FEW {
+            return self.pick_of_many(nodes, wanted, serves);
+        }
+        let mut views = [NodeView::new(0, Duration::ZERO); FEW];
+        let mut indices = [0_u8; FEW];
+        let (mut len, mut any_free) = (0, false);
+        for (index, node) in nodes.iter().enumerate() {
+            let duty = node.gauge.duty();
+            if !duty.has(wanted) || !serves(index, duty) {
+                continue;
+            }
+            let (view, free) = node.gauge.view();
+            if free && !any_free {
+                // Those before it are busy, and count no more.
+                (any_free, len) = (true, 0);
+            }
+            if free || !any_free {
+                (views[len], indices[len]) = (view, index as u8);
+                len += 1;
+            }
+        }
+        let picked = match len {
+            0 => return None,
+            1 => 0,
+            _ => self.strategy.pick(&views[..len], self.hub.runtime.random()),
+        };
+        Some(usize::from(indices[if picked < len { picked } else { 0 }]))
+    }
+
+    #[cold]
+    fn pick_of_many(
+        &self,
+        nodes: &[Arc<Node<D>>],
+        wanted: Duty,
+        serves: impl Fn(usize, Duty) -> bool,
+    ) -> Option<usize> {
+        let serving = nodes.iter().enumerate().filter(|(index, node)| {
+            let duty = node.gauge.duty();
+            duty.has(wanted) && serves(*index, duty)
+        });
+        let mut all: Vec<_> =
+            serving.map(|(index, node)| (index, node.gauge.view())).collect();
+        if all.iter().any(|(_, (_, free))| *free) {
+            all.retain(|(_, (_, free))| *free);
+        }
+        let views: Vec<_> = all.iter().map(|(_, (view, _))| *view).collect();
+        let first = all.first()?.0;
+        let picked = self.strategy.pick(&views, self.hub.runtime.random());
+        Some(all.get(picked).map_or(first, |(index, _)| *index))
+    }
+
+    /// A connection of the best node, if that has an idle one.
+    #[inline]
+    fn at_once(self: &Arc<Self>, terms: &Terms) -> Option<PooledConnection<D>> {
+        if !self.hub.is_watched() {
+            self.watch();
+        }
+        let &wanted = terms.route.tiers().first().filter(|_| terms.is_plain())?;
+        let nodes = self.nodes.load();
+        let index = self.pick(&nodes, wanted, |_, duty| duty.serves(wanted))?;
+        let node = &nodes[index];
+        let reserved = node.gauge.reserve();
+        let conn = node.pool.take_now(terms.place, terms.label);
+        drop(reserved);
+        node.fit(conn?, terms.route)
+    }
+
+    /// A connection within this time.
+    pub(super) async fn acquire(self: &Arc<Self>, terms: Terms, limit: Duration) -> Result<Loan<D>> {
+        let now = self.hub.runtime.now();
+        let deadline = now.checked_add(limit).unwrap_or(now + FAR);
+        let mut tried: Vec<(Arc<Node<D>>, Tried)> = Vec::new();
+        loop {
+            // Before anything is looked at.
+            let changed = self.hub.changed.listen();
+            if self.hub.is_closed() {
+                return Err(Error::closed());
+            }
+            if !self.hub.is_watched() {
+                self.watch();
+            }
+            let nodes = self.nodes.load_full();
+            if let Some((node, last)) = self.choose(&nodes, &terms, &tried) {
+                match self.try_node(&node, &terms, deadline, last).await {
+                    Ok(conn) => return Ok((conn, node)),
+                    Err(Missed::Ended(error)) => return Err(error),
+                    Err(Missed::Short) => {
+                        note(&mut tried, &node);
+                    }
+                    Err(Missed::Failed(error)) => {
+                        note(&mut tried, &node).failed = Some(error);
+                    }
+                    Err(Missed::Changed) => {}
+                }
+                continue;
+            }
+            let error = self.nobody(&nodes, &terms, &tried);
+            let now = self.hub.runtime.now();
+            if now >= deadline || !self.may_come(&nodes, &terms, &error) {
+                return Err(error);
+            }
+            let awaiting = self.hub.wait();
+            // What has failed is tried again after a moment, also unasked.
+            let pause = match tried.is_empty() {
+                true => deadline,
+                false => deadline.min(now + PAUSE),
+            };
+            select(changed, self.hub.runtime.sleep_until(pause)).await;
+            drop(awaiting);
+            tried.clear();
+        }
+    }
+
+    /// The best node that has not failed, and whether there is no other.
+    fn choose(
+        &self,
+        nodes: &[Arc<Node<D>>],
+        terms: &Terms,
+        tried: &[(Arc<Node<D>>, Tried)],
+    ) -> Option<(Arc<Node<D>>, bool)> {
+        let of = |index: usize| {
+            let same = |(node, _): &&(Arc<Node<D>>, _)| Arc::ptr_eq(node, &nodes[index]);
+            tried.iter().find(same).map(|(_, tried)| tried)
+        };
+        let untried = |index: usize| of(index).is_none();
+        let usable = |index: usize| of(index).is_none_or(|tried| tried.failed.is_none());
+        for &wanted in terms.route.tiers() {
+            let fit = |index: usize, duty: Duty| {
+                duty.serves(wanted) && nodes[index].is_near(duty, terms)
+            };
+            let best = self.pick(nodes, wanted, |index, duty| fit(index, duty) && untried(index));
+            if let Some(index) = best {
+                return Some((Arc::clone(&nodes[index]), false));
+            }
+            let best = self.pick(nodes, wanted, |index, duty| fit(index, duty) && usable(index));
+            if let Some(index) = best {
+                return Some((Arc::clone(&nodes[index]), true));
+            }
+        }
+        // For want of a better one: what is shaky, and for those who would rather
+        // have an old answer than none, what is far behind.
+        let old_will_do = terms.route != Route::Replica && terms.max_lag.is_none();
+        for &wanted in terms.route.tiers() {
+            let best = self.pick(nodes, wanted, |index, duty| {
+                let old = duty.has(Duty::STALE) && !old_will_do;
+                !old && nodes[index].is_near(duty, terms) && usable(index)
+            });
+            if let Some(index) = best {
+                return Some((Arc::clone(&nodes[index]), true));
+            }
+        }
+        None
+    }
+
+    /// A connection of this node. Waits for one, but not if the node turns out
+    /// to be of no use and there may be others.
+    async fn try_node(
+        &self,
+        node: &Arc<Node<D>>,
+        terms: &Terms,
+        deadline: Instant,
+        last: bool,
+    ) -> Result<PooledConnection<D>, Missed> {
+        let reserved = node.gauge.reserve();
+        let left = deadline.saturating_duration_since(self.hub.runtime.now());
+        let acquire = node.pool.acquire_at(terms.place, terms.label).timeout(left);
+        let acquired = match select(acquire, pin!(self.is_of_no_use(node, terms, last))).await {
+            Either::Left((acquired, _)) => acquired,
+            Either::Right((missed, _)) => return Err(missed),
+        };
+        drop(reserved);
+        let mut conn = match acquired {
+            Ok(conn) => node.fit(conn, terms.route).ok_or(Missed::Changed)?,
+            Err(error) if error.kind() == ErrorKind::Closed => return Err(Missed::Changed),
+            // It waited for as long as there was time.
+            Err(error) if error.is_timeout() => {
+                return Err(Missed::Ended(error.within(&node.name)));
+            }
+            Err(error) => return Err(Missed::Failed(error)),
+        };
+        let Some(position) = terms.after.as_ref().filter(|_| node.may_be_behind()) else {
+            return Ok(conn);
+        };
+        if node.has_reached(position) {
+            return Ok(conn);
+        }
+        let patience = match terms.route {
+            Route::Replica => deadline.saturating_duration_since(self.hub.runtime.now()),
+            _ => Duration::ZERO,
+        };
+        match conn.reached(position, patience).await {
+            Ok(true) => {
+                node.note_reached(position);
+                Ok(conn)
+            }
+            Ok(false) => {
+                let behind = format!("has not reached {position} yet");
+                Err(Missed::Failed(Error::connect(behind).with_cause(Cause::Overload)))
+            }
+            Err(error) if error.is_permanent() => Err(Missed::Ended(error.within(&node.name))),
+            Err(error) => Err(Missed::Failed(error)),
+        }
+    }
+
+    /// Ends when the node turns out to be of no use to who waits there.
+    async fn is_of_no_use(&self, node: &Node<D>, terms: &Terms, last: bool) -> Missed {
+        let tiers = terms.route.tiers();
+        let failures = node.gauge.connect_failures();
+        loop {
+            let changed = self.hub.changed.listen();
+            let duty = node.gauge.duty();
+            if !tiers.iter().any(|wanted| duty.has(*wanted)) {
+                return Missed::Changed;
+            }
+            let error = node.gauge.connect_error();
+            if let Some(error) = error.filter(|_| node.gauge.connect_failures() != failures) {
+                let open = node.pool.snapshot().open;
+                match open > 0 {
+                    // Those that are open come back.
+                    true if !last => return Missed::Short,
+                    true => {}
+                    false => return Missed::Failed(error),
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Why nobody serves the caller.
+    fn nobody(
+        &self,
+        nodes: &[Arc<Node<D>>],
+        terms: &Terms,
+        tried: &[(Arc<Node<D>>, Tried)],
+    ) -> Error {
+        let wanted = Duty(terms.route.tiers().iter().fold(0, |all, duty| all | duty.0));
+        let causes = nodes.iter().map(|node| {
+            let same = |(other, _): &&(Arc<Node<D>>, Tried)| Arc::ptr_eq(other, node);
+            let failed = tried.iter().find(same).and_then(|(_, tried)| tried.failed.clone());
+            let error =
+                failed.unwrap_or_else(|| node.gauge.read(|record| record.objection(wanted)));
+            (Box::from(&*node.name), error)
+        });
+        let what = match terms.route {
+            Route::Primary => "primary",
+            Route::Replica => "replica",
+            _ => "node",
+        };
+        Error::no_node(what, causes.collect())
+    }
+
+    /// Whether a node may come to be of use while the caller waits: a primary
+    /// that is promoted, or one that was not asked yet.
+    fn may_come(&self, nodes: &[Arc<Node<D>>], terms: &Terms, error: &Error) -> bool {
+        if nodes.is_empty() || error.is_permanent() {
+            return false;
+        }
+        let unknown = |node: &Arc<Node<D>>| node.gauge.read(|record| record.is_untold());
+        terms.route.is_for_writes() || nodes.iter().any(unknown)
+    }
+}
+
+fn note<'t, D: Driver>(
+    tried: &'t mut Vec<(Arc<Node<D>>, Tried)>,
+    node: &Arc<Node<D>>,
+) -> &'t mut Tried {
+    let index = tried.iter().position(|(other, _)| Arc::ptr_eq(other, node));
+    let index = index.unwrap_or_else(|| {
+        tried.push((Arc::clone(node), Tried::default()));
+        tried.len() - 1
+    });
+    &mut tried[index].1
+}
