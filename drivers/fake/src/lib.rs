@@ -9,7 +9,14 @@
 //! a session setting behind. A statement whose answer was not awaited leaves
 //! that answer in the stream, and **the next statement gets it**: whoever lends
 //! such a connection hands somebody else's rows out, and a test sees it.
+//!
+//! What begins with `INSERT`, `UPDATE`, `DELETE` or `CREATE` is a write. It moves
+//! the end of the server's log on by one, in a transaction with its `COMMIT`, and
+//! is refused on a session that is read-only and on a server that takes no
+//! writes. Several servers become a cluster by commands, from
+//! [`Fake::becomes`] to [`Fake::follow`].
 
+mod node;
 pub mod script;
 
 use std::future::poll_fn;
@@ -17,13 +24,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use futures_util::task::AtomicWaker;
 use millpond_driver::{
-    Cancel, Cause, ConnectContext, Credentials, Driver, Error, Fate, Outcome, Reset, Result, Rows,
-    Runtime, Session, Value,
+    Cancel, Cause, ConnectContext, Credentials, Driver, Error, Fate, NodeStatus, Outcome, Position,
+    Reset, Result, Role, Rows, Runtime, Scope, Session, Value,
 };
+use node::Node;
 
 pub use script::{Act, Counts, Faults, Gate};
 use script::{Operation, Server};
@@ -66,6 +75,19 @@ impl Fake {
         self
     }
 
+    /// What the next questions for the status do, in place of a ping, which
+    /// they are else.
+    pub fn next_status(&self, acts: impl IntoIterator<Item = Act>) -> &Self {
+        self.server.next(Operation::Status, acts);
+        self
+    }
+
+    /// What questions for the status do from now on.
+    pub fn always_status(&self, act: Act) -> &Self {
+        self.server.always(Operation::Status, act);
+        self
+    }
+
     /// What the next statements do.
     pub fn next_queries(&self, acts: impl IntoIterator<Item = Act>) -> &Self {
         self.server.next(Operation::Query, acts);
@@ -75,6 +97,19 @@ impl Fake {
     /// What statements do from now on.
     pub fn always_query(&self, act: Act) -> &Self {
         self.server.always(Operation::Query, act);
+        self
+    }
+
+    /// What questions for the position do from now on.
+    pub fn always_position(&self, act: Act) -> &Self {
+        self.server.always(Operation::Position, act);
+        self
+    }
+
+    /// What questions whether a position has been reached do from now on,
+    /// before the server waits for it.
+    pub fn always_reached(&self, act: Act) -> &Self {
+        self.server.always(Operation::Reached, act);
         self
     }
 
@@ -125,6 +160,10 @@ impl Fake {
     pub fn counts(&self) -> Counts {
         self.server.counts()
     }
+
+    fn node(&self) -> &Arc<Node> {
+        &self.server.node
+    }
 }
 
 /// A connection to a [`Fake`] server.
@@ -138,6 +177,9 @@ pub struct FakeConnection {
     born: u64,
     transaction: Option<Transaction>,
     settings: Vec<String>,
+    read_only: bool,
+    /// The role, as the last answer told it.
+    role: Option<Role>,
     /// Statements sent whose answers have not been read.
     unread: Vec<String>,
     /// Shared with cancel handles.
@@ -168,7 +210,7 @@ impl Stop {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Transaction {
-    Open,
+    Open { writes: u64 },
     Failed,
 }
 
@@ -181,6 +223,11 @@ impl FakeConnection {
     /// The settings that `SET` has left on this session.
     pub fn settings(&self) -> &[String] {
         &self.settings
+    }
+
+    /// Whether the session refuses writes because it was asked to.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Runs a statement past the pool, as an application does with the client
@@ -209,17 +256,37 @@ impl FakeConnection {
             return Err(self.refused(error));
         }
         self.alive()?;
+        self.role = self.server.node.told_role();
         // The oldest answer in the stream, whoever asked for it.
-        let answer = self.unread.remove(0);
-        self.apply(&answer);
-        Ok(answer)
+        let answer = self.unread[0].clone();
+        self.apply(&answer).map_err(|error| self.refused(error))?;
+        Ok(self.unread.remove(0))
     }
 
-    fn apply(&mut self, statement: &str) {
+    fn apply(&mut self, statement: &str) -> Result<()> {
+        let node = &self.server.node;
         match statement {
-            "COMMIT" | "ROLLBACK" => self.transaction = None,
+            "COMMIT" => {
+                if let Some(Transaction::Open { writes: writes @ 1.. }) = self.transaction.take() {
+                    if !node.is_writable() {
+                        return Err(not_here().with_outcome(Outcome::RolledBack));
+                    }
+                    node.wrote(writes);
+                }
+            }
+            "ROLLBACK" => self.transaction = None,
             _ if statement == "BEGIN" || statement.starts_with("START TRANSACTION") => {
-                self.transaction = Some(Transaction::Open);
+                self.transaction = Some(Transaction::Open { writes: 0 });
+            }
+            _ if is_write(statement) => {
+                if self.read_only || !node.is_writable() {
+                    return Err(not_here());
+                }
+                match &mut self.transaction {
+                    Some(Transaction::Open { writes }) => *writes += 1,
+                    Some(Transaction::Failed) => {}
+                    None => node.wrote(1),
+                }
             }
             _ => {
                 if let Some(name) = statement.strip_prefix("SET ") {
@@ -227,6 +294,16 @@ impl FakeConnection {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// One round trip that is no statement.
+    async fn ask(&mut self, operation: Operation) -> Result<()> {
+        self.alive()?;
+        self.server.act(operation, &*self.runtime).perform(&*self.runtime).await?;
+        self.alive()?;
+        self.role = self.server.node.told_role();
+        Ok(())
     }
 
     /// The answer is an error, which ends what can be done in a transaction.
@@ -251,6 +328,18 @@ impl FakeConnection {
     }
 }
 
+fn is_write(statement: &str) -> bool {
+    let word = statement.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    ["INSERT", "UPDATE", "DELETE", "CREATE"].contains(&word)
+}
+
+/// Says what real drivers say of a write where none is taken.
+fn not_here() -> Error {
+    Error::statement("cannot execute in a read-only transaction")
+        .with_cause(Cause::WrongRole)
+        .with_scope(Scope::Node)
+}
+
 impl Drop for FakeConnection {
     fn drop(&mut self) {
         self.server.left();
@@ -268,6 +357,8 @@ impl Driver for Fake {
         act.perform(&*runtime).await.map_err(|error| error.with_outcome(Outcome::NotSent))?;
         let (id, born) = server.arrived();
         Ok(FakeConnection {
+            role: server.node.told_role(),
+            read_only: false,
             server,
             runtime,
             id,
@@ -280,9 +371,7 @@ impl Driver for Fake {
     }
 
     async fn ping(&self, conn: &mut FakeConnection) -> Result<()> {
-        conn.alive()?;
-        self.server.act(Operation::Ping, &*conn.runtime).perform(&*conn.runtime).await?;
-        conn.alive()
+        conn.ask(Operation::Ping).await
     }
 
     async fn query(&self, conn: &mut FakeConnection, sql: &str, _: &[Value]) -> Result<Rows> {
@@ -301,7 +390,7 @@ impl Driver for Fake {
         }
         match (&conn.transaction, conn.unread.is_empty()) {
             (_, false) => Session::Busy,
-            (Some(Transaction::Open), _) => Session::InTransaction,
+            (Some(Transaction::Open { .. }), _) => Session::InTransaction,
             (Some(Transaction::Failed), _) => Session::FailedTransaction,
             (None, true) => Session::Clean,
         }
@@ -310,9 +399,7 @@ impl Driver for Fake {
     /// Reads what is unread, ends the transaction, and forgets settings if
     /// asked to.
     async fn reset(&self, conn: &mut FakeConnection, to: Reset) -> Result<()> {
-        conn.alive()?;
-        self.server.act(Operation::Reset, &*conn.runtime).perform(&*conn.runtime).await?;
-        conn.alive()?;
+        conn.ask(Operation::Reset).await?;
         conn.unread.clear();
         conn.transaction = None;
         if to == Reset::Session {
@@ -329,6 +416,56 @@ impl Driver for Fake {
             server.cancelled();
             Ok(())
         }))
+    }
+
+    async fn status(&self, conn: &mut FakeConnection) -> Result<NodeStatus> {
+        conn.ask(Operation::Status).await?;
+        Ok(self.server.node.status())
+    }
+
+    /// Costs no round trip here.
+    async fn set_read_only(&self, conn: &mut FakeConnection, read_only: bool) -> Result<()> {
+        conn.alive()?;
+        conn.read_only = read_only;
+        Ok(())
+    }
+
+    fn role(&self, conn: &FakeConnection) -> Option<Role> {
+        conn.role
+    }
+
+    /// The end of the log, as a number.
+    async fn position(&self, conn: &mut FakeConnection) -> Result<Position> {
+        conn.ask(Operation::Position).await?;
+        Ok(Position::new(self.server.node.position().to_string()))
+    }
+
+    async fn reached(
+        &self,
+        conn: &mut FakeConnection,
+        position: &Position,
+        limit: Duration,
+    ) -> Result<bool> {
+        const PAUSE: Duration = Duration::from_millis(1);
+
+        let wanted: u128 = position.as_str().parse().map_err(|_| {
+            Error::config(format!("a position of this server is a number, not `{position}`"))
+        })?;
+        let runtime = Arc::clone(&conn.runtime);
+        let end = runtime.now().checked_add(limit);
+        conn.ask(Operation::Reached).await?;
+        loop {
+            if self.server.node.position() >= wanted {
+                return Ok(true);
+            }
+            let now = runtime.now();
+            if end.is_some_and(|end| now >= end) {
+                return Ok(false);
+            }
+            let next = now + PAUSE;
+            runtime.sleep_until(end.map_or(next, |end| end.min(next))).await;
+            conn.alive()?;
+        }
     }
 
     async fn close(&self, conn: FakeConnection) {

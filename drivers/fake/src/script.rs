@@ -13,6 +13,8 @@ use std::time::Duration;
 use futures_util::future::pending;
 use millpond_driver::{Cause, Credentials, Error, Result, Runtime};
 
+use crate::node::Node;
+
 /// What the server does with one request.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -153,7 +155,7 @@ impl Faults {
         let fail = match operation {
             Operation::Connect => Error::connect("connection refused"),
             Operation::Query => Error::statement("no such table"),
-            Operation::Ping | Operation::Reset | Operation::Close => Error::lost("cut"),
+            _ => Error::lost("cut"),
         };
         let kinds = [
             (self.fail, Act::FailAfter(time, fail)),
@@ -185,8 +187,15 @@ pub struct Counts {
     pub peak_live: u64,
     /// Connections that said goodbye.
     pub goodbyes: u64,
-    /// Pings.
+    /// Pings, and those that stood in for a status whose answer was not
+    /// scripted.
     pub pings: u64,
+    /// Questions for the status.
+    pub statuses: u64,
+    /// Questions for the position.
+    pub positions: u64,
+    /// Questions whether a position has been reached.
+    pub reaches: u64,
     /// Statements.
     pub queries: u64,
     /// Resets.
@@ -199,18 +208,24 @@ pub struct Counts {
 pub(crate) enum Operation {
     Connect,
     Ping,
+    Status,
     Query,
+    Position,
+    Reached,
     Reset,
     Close,
 }
+
+const OPERATIONS: usize = Operation::Close as usize + 1;
 
 /// The server behind a [`Fake`](crate::Fake).
 #[derive(Debug, Default)]
 pub(crate) struct Server {
     script: Mutex<Script>,
+    pub(crate) node: Arc<Node>,
     hides_state: AtomicBool,
     restarts: AtomicU64,
-    requests: [AtomicU64; 5],
+    requests: [AtomicU64; OPERATIONS],
     opened: AtomicU64,
     live: AtomicU64,
     peak_live: AtomicU64,
@@ -220,7 +235,7 @@ pub(crate) struct Server {
 
 #[derive(Debug, Default)]
 struct Script {
-    plans: [Plan; 5],
+    plans: [Plan; OPERATIONS],
     faults: Option<Faults>,
     statements: Vec<String>,
     logins: Vec<Option<Credentials>>,
@@ -229,7 +244,7 @@ struct Script {
 #[derive(Debug, Default)]
 struct Plan {
     next: VecDeque<Act>,
-    always: Act,
+    always: Option<Act>,
 }
 
 impl Server {
@@ -238,23 +253,28 @@ impl Server {
     }
 
     pub(crate) fn always(&self, operation: Operation, act: Act) {
-        lock(&self.script).plans[operation as usize].always = act;
+        lock(&self.script).plans[operation as usize].always = Some(act);
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
         lock(&self.script).faults = Some(faults);
     }
 
-    /// Counts a request and says what is to be done with it.
+    /// Counts a request and says what is to be done with it. A status for which
+    /// nothing was scripted is a ping.
     pub(crate) fn act(&self, operation: Operation, runtime: &dyn Runtime) -> Act {
         self.requests[operation as usize].fetch_add(1, Ordering::Relaxed);
         let mut script = lock(&self.script);
         let faults = script.faults;
         let plan = &mut script.plans[operation as usize];
-        match (plan.next.pop_front(), faults) {
-            (Some(act), _) => act,
-            (None, Some(faults)) => faults.draw(operation, runtime),
-            (None, None) => plan.always.clone(),
+        match (plan.next.pop_front(), faults, &plan.always) {
+            (Some(act), ..) => act,
+            (None, _, None) if operation == Operation::Status => {
+                drop(script);
+                self.act(Operation::Ping, runtime)
+            }
+            (None, Some(faults), _) => faults.draw(operation, runtime),
+            (None, None, always) => always.clone().unwrap_or_default(),
         }
     }
 
@@ -319,6 +339,9 @@ impl Server {
             peak_live: self.peak_live.load(Ordering::SeqCst),
             goodbyes: self.goodbyes.load(Ordering::SeqCst),
             pings: requests(Operation::Ping),
+            statuses: requests(Operation::Status),
+            positions: requests(Operation::Position),
+            reaches: requests(Operation::Reached),
             queries: requests(Operation::Query),
             resets: requests(Operation::Reset),
             cancels: self.cancels.load(Ordering::SeqCst),
@@ -326,6 +349,6 @@ impl Server {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
