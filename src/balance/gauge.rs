@@ -241,7 +241,6 @@ impl Gauge {
         drop(record);
         drop(old);
         if fell {
-            self.set_duty(Duty::NONE);
             self.has_fallen();
         }
         if fell || due || before != decision.state {
@@ -259,10 +258,9 @@ impl Gauge {
             return;
         }
         record.refused = Some(now);
-        record.health.hint(now);
         self.set_duty(self.duty().without(Duty::WRITE));
         drop(record);
-        self.hub.hurry();
+        self.hub.ask_all();
     }
 
     /// A session was told of another role than the node is taken to have: it is
@@ -273,13 +271,12 @@ impl Gauge {
         if record.set_role.is_some() || record.standing.role == to {
             return;
         }
-        record.health.hint(now);
         if to == Role::Replica {
             record.refused = Some(now);
             self.set_duty(self.duty().without(Duty::WRITE));
         }
         drop(record);
-        self.hub.hurry();
+        self.hub.ask_all();
     }
 
     /// Waits until the node does not answer any more; what was met there.
@@ -299,6 +296,11 @@ impl Gauge {
     }
 
     fn has_fallen(&self) {
+        if self.duty().has(Duty::WRITE) {
+            // Another one may be the primary already.
+            self.hub.ask_all();
+        }
+        self.set_duty(Duty::NONE);
         self.fallen.notify(usize::MAX);
         self.hub.tell_callers();
     }
@@ -327,7 +329,6 @@ impl Gauge {
             record.fell(before)
         });
         if fell {
-            self.set_duty(Duty::NONE);
             self.has_fallen();
         }
         self.hub.news.notify(usize::MAX);
@@ -424,11 +425,12 @@ impl Record {
             self.health.met(Fact::Failed, now, random);
         }
         self.health.probed(fact, now, random);
-        self.silent_since = None;
+        let silent = result.as_ref().is_err_and(Error::is_timeout);
         match result {
             Ok(told) => {
                 self.lost = false;
-                if self.refused.is_some_and(|at| at < asked) {
+                self.silent_since = None;
+                if self.refused.is_some_and(|at| at <= asked) {
                     self.refused = None;
                     let still = told.writable != Some(false) && told.role != Role::Replica;
                     self.excused = still.then_some(now);
@@ -438,8 +440,12 @@ impl Record {
             }
             Err(error) => self.last_error = Some(error),
         }
-        if was_suspect && fact == Fact::Failed && self.health.state().is_serving() {
-            // Asked again at once: silence is dear.
+        if self.refused.is_some() {
+            // It was asked before that.
+            self.health.hint(now);
+        }
+        if silent && self.health.state().is_serving() {
+            // Asked again at once, and not for long: silence is dear.
             self.suspect = true;
             self.health.hint(now);
         }

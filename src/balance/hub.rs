@@ -30,6 +30,8 @@ pub(super) struct Hub {
     /// There is a watcher.
     watched: AtomicBool,
     closed: AtomicBool,
+    /// All nodes are to be asked.
+    asks_all: AtomicBool,
     /// Callers that wait for a node to be of use.
     awaiting: AtomicU32,
     listener: Option<Listener>,
@@ -45,6 +47,7 @@ impl Hub {
             watching: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            asks_all: AtomicBool::new(false),
             awaiting: AtomicU32::new(0),
             listener,
         }
@@ -74,6 +77,17 @@ impl Hub {
         self.watching.load(Ordering::Acquire)
     }
 
+    /// The watcher is to ask all nodes now.
+    pub(super) fn ask_all(&self) {
+        self.asks_all.store(true, Ordering::Release);
+        self.hurry();
+    }
+
+    /// Whether it is to, which is asked once.
+    pub(super) fn is_to_ask_all(&self) -> bool {
+        self.asks_all.swap(false, Ordering::AcqRel)
+    }
+
     /// The watcher is to look now.
     pub(super) fn hurry(&self) {
         self.wake.notify(usize::MAX);
@@ -86,7 +100,7 @@ impl Hub {
     /// Somebody waits for a node to be of use, as long as this lives.
     pub(super) fn wait(&self) -> Awaiting<'_> {
         if self.awaiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.hurry();
+            self.ask_all();
         }
         Awaiting(self)
     }

@@ -230,7 +230,7 @@ fn unit(random: u64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{any, prop_assert, proptest};
 
     const MS: Duration = Duration::from_millis(1);
 

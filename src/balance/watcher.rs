@@ -135,9 +135,13 @@ impl<D: Driver> Inner<D> {
             council.looked = now;
             self.measure(&nodes, passed)
         };
+        let all = self.hub.is_to_ask_all();
         for node in nodes.iter() {
             node.gauge.change(|record| {
                 record.health.tick(now);
+                if all {
+                    record.health.hint(now);
+                }
                 record.listen(node.gauge.load() > 0, now);
             });
         }
