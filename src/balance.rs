@@ -41,7 +41,7 @@
 //! ```
 //!
 //! In the folder beside it, from the inside out: `strategy`, `estimate`, `lag`,
-//! `standing` and `route` are pure; `gauge` is what is known of a node, `hub` how
+//! `standing`, `route` and `record` are pure; `gauge` is what is met on a node, `hub` how
 //! everybody hears of everybody; `watcher` asks and decides; `acquire`, `run`,
 //! `builder`, `snapshot`, `numbers` and `events` are what a user meets.
 
@@ -54,6 +54,7 @@ mod hub;
 mod lag;
 mod node;
 mod numbers;
+mod record;
 mod route;
 mod run;
 mod snapshot;
@@ -259,9 +260,8 @@ impl<D: Driver> Cluster<D> {
     pub async fn close(&self) -> Vec<(String, CloseReport)> {
         self.inner.hub.close();
         let nodes = self.inner.nodes.load_full();
-        let closes = nodes.iter().map(|node| async {
-            (node.name.to_string(), node.pool.close().await)
-        });
+        let closes =
+            nodes.iter().map(|node| async { (node.name.to_string(), node.pool.close().await) });
         join_all(closes).await
     }
 

@@ -250,14 +250,8 @@ fn without_replicas_a_reader_gets_the_primary_or_an_error_at_once_with_each_caus
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoNode, Outcome::NotSent));
         let causes: Vec<_> =
             error.nodes().iter().map(|(name, error)| format!("{name}: {error}")).collect();
-        assert_eq!(
-            causes,
-            ["a: is the primary", "b: connection refused", "c: connection refused"]
-        );
-        assert_eq!(
-            error.to_string(),
-            format!("no replica can be used: {}", causes.join("; "))
-        );
+        assert_eq!(causes, ["a: is the primary", "b: connection refused", "c: connection refused"]);
+        assert_eq!(error.to_string(), format!("no replica can be used: {}", causes.join("; ")));
     });
 }
 
@@ -468,11 +462,8 @@ fn who_reads_after_a_position_sees_what_was_written_before_it() {
         let (read, ()) = futures_util::future::join(read, catch_up).await;
         read.unwrap();
         assert!(sim.now() - start < MS * 1100, "it waits for a replica to come so far");
-        let error = cluster
-            .acquire(Route::Replica)
-            .after(&"nonsense".parse().unwrap())
-            .await
-            .unwrap_err();
+        let error =
+            cluster.acquire(Route::Replica).after(&"nonsense".parse().unwrap()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     });
 }

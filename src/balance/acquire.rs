@@ -104,12 +104,13 @@ impl<D: Driver> Future for Acquire<'_, D> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.slow.is_none() {
-            if let Some(conn) = this.cluster.inner.at_once(&this.terms) {
-                return Poll::Ready(Ok(conn));
-            }
             let inner = &this.cluster.inner;
+            let first = match inner.at_once(&this.terms) {
+                Ok((conn, _)) => return Poll::Ready(Ok(conn)),
+                Err(first) => first,
+            };
             let limit = this.timeout.unwrap_or(inner.acquire_timeout);
-            this.slow = Some(Box::pin(inner.acquire(this.terms.clone(), limit)));
+            this.slow = Some(Box::pin(inner.wait(this.terms.clone(), limit, first)));
         }
         let slow = this.slow.as_mut().expect("made above");
         slow.as_mut().poll(cx).map(|loan| loan.map(|(conn, _)| conn))
@@ -202,8 +203,7 @@ impl<D: Driver> Inner<D> {
             let duty = node.gauge.duty();
             duty.has(wanted) && serves(*index, duty)
         });
-        let mut all: Vec<_> =
-            serving.map(|(index, node)| (index, node.gauge.view())).collect();
+        let mut all: Vec<_> = serving.map(|(index, node)| (index, node.gauge.view())).collect();
         if all.iter().any(|(_, (_, free))| *free) {
             all.retain(|(_, (_, free))| *free);
         }
@@ -213,24 +213,46 @@ impl<D: Driver> Inner<D> {
         Some(all.get(picked).map_or(first, |(index, _)| *index))
     }
 
-    /// A connection of the best node, if that has an idle one.
+    /// A connection of the best node, if that has an idle one; else the node, if
+    /// there is one.
     #[inline]
-    fn at_once(self: &Arc<Self>, terms: &Terms) -> Option<PooledConnection<D>> {
+    fn at_once(self: &Arc<Self>, terms: &Terms) -> Result<Loan<D>, Option<Arc<Node<D>>>> {
         if !self.hub.is_watched() {
             self.watch();
         }
-        let &wanted = terms.route.tiers().first().filter(|_| terms.is_plain())?;
+        let wanted = terms.route.tiers()[0];
         let nodes = self.nodes.load();
-        let index = self.pick(&nodes, wanted, |_, duty| duty.serves(wanted))?;
-        let node = &nodes[index];
+        let plain = terms.is_plain();
+        let picked =
+            if plain { self.pick(&nodes, wanted, |_, duty| duty.serves(wanted)) } else { None };
+        let node = &nodes[picked.ok_or(None)?];
         let reserved = node.gauge.reserve();
         let conn = node.pool.take_now(terms.place, terms.label);
         drop(reserved);
-        node.fit(conn?, terms.route)
+        let fit = conn.and_then(|conn| node.fit(conn, terms.route));
+        fit.map(|conn| (conn, Arc::clone(node))).ok_or_else(|| Some(Arc::clone(node)))
     }
 
     /// A connection within this time.
-    pub(super) async fn acquire(self: &Arc<Self>, terms: Terms, limit: Duration) -> Result<Loan<D>> {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        terms: &Terms,
+        limit: Duration,
+    ) -> Result<Loan<D>> {
+        match self.at_once(terms) {
+            Ok(loan) => Ok(loan),
+            // Boxed: it is large, and hardly ever needed.
+            Err(first) => Box::pin(self.wait(terms.clone(), limit, first)).await,
+        }
+    }
+
+    /// The same, where the best node, if it is known already, has none at once.
+    async fn wait(
+        self: &Arc<Self>,
+        terms: Terms,
+        limit: Duration,
+        mut first: Option<Arc<Node<D>>>,
+    ) -> Result<Loan<D>> {
         let now = self.hub.runtime.now();
         let deadline = now.checked_add(limit).unwrap_or(now + FAR);
         let mut tried: Vec<(Arc<Node<D>>, Tried)> = Vec::new();
@@ -244,7 +266,8 @@ impl<D: Driver> Inner<D> {
                 self.watch();
             }
             let nodes = self.nodes.load_full();
-            if let Some((node, last)) = self.choose(&nodes, &terms, &tried) {
+            let best = first.take().map(|node| (node, false));
+            if let Some((node, last)) = best.or_else(|| self.choose(&nodes, &terms, &tried)) {
                 match self.try_node(&node, &terms, deadline, last).await {
                     Ok(conn) => return Ok((conn, node)),
                     Err(Missed::Ended(error)) => return Err(error),
@@ -289,9 +312,8 @@ impl<D: Driver> Inner<D> {
         let untried = |index: usize| of(index).is_none();
         let usable = |index: usize| of(index).is_none_or(|tried| tried.failed.is_none());
         for &wanted in terms.route.tiers() {
-            let fit = |index: usize, duty: Duty| {
-                duty.serves(wanted) && nodes[index].is_near(duty, terms)
-            };
+            let fit =
+                |index: usize, duty: Duty| duty.serves(wanted) && nodes[index].is_near(duty, terms);
             let best = self.pick(nodes, wanted, |index, duty| fit(index, duty) && untried(index));
             if let Some(index) = best {
                 return Some((Arc::clone(&nodes[index]), false));
@@ -378,7 +400,7 @@ impl<D: Driver> Inner<D> {
             }
             let error = node.gauge.connect_error();
             if let Some(error) = error.filter(|_| node.gauge.connect_failures() != failures) {
-                let open = node.pool.snapshot().open;
+                let open = node.pool.counts().open;
                 match open > 0 {
                     // Those that are open come back.
                     true if !last => return Missed::Short,

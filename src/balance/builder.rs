@@ -151,9 +151,10 @@ impl<D: Driver> Builder<D> {
         })?;
         let hub = Arc::new(Hub::new(Arc::clone(&runtime), self.listener));
         let rules = self.health.rules();
-        let nodes = self.members.into_iter().map(|member| {
-            Node::new(member, &hub, rules, Arc::clone(&runtime)).map(Arc::new)
-        });
+        let nodes = self
+            .members
+            .into_iter()
+            .map(|member| Node::new(member, &hub, rules, Arc::clone(&runtime)).map(Arc::new));
         let inner = Arc::new(Inner {
             nodes: ArcSwap::from_pointee(nodes.collect::<Result<Vec<_>>>()?),
             council: Mutex::new(Council::new(runtime.now())),
@@ -206,14 +207,17 @@ impl<D: Driver> Inner<D> {
     /// Whether what the nodes have answered makes them a cluster.
     fn check_answers(&self) -> Result<()> {
         let nodes = self.nodes.load();
-        self.assess(&nodes, &mut self.council.lock(), self.hub.runtime.now());
+        let changes = self.assess(&nodes, &mut self.council.lock(), self.hub.runtime.now());
+        self.carry_out(changes);
         let mut faults = Vec::new();
         let mut causes = Vec::new();
         for node in nodes.iter() {
             node.gauge.read(|record| {
-                faults.extend(record.is_stranger().then(|| {
-                    format!("{}: belongs to another cluster than the others", node.name)
-                }));
+                faults.extend(
+                    record.is_stranger().then(|| {
+                        format!("{}: belongs to another cluster than the others", node.name)
+                    }),
+                );
                 let error = record.last_error.clone().filter(|_| record.told.is_none());
                 causes.extend(error.map(|error| (Box::from(&*node.name), error)));
             });

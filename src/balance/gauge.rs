@@ -1,8 +1,8 @@
 //! What is known of one node, as callers meet it and as probes find it.
 //!
-//! Owns the numbers that a pick reads without a lock, and the record behind
-//! them. Takes in what is met; what a node may be used for is decided with all
-//! the others in view, in `watcher`.
+//! Owns the numbers that a pick reads without a lock, and takes in what is met.
+//! What follows for this node is in `record`; what it may be used for is decided
+//! with all the others in view, in `watcher`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,22 +10,18 @@ use std::time::{Duration, Instant};
 use event_listener::Event as Signal;
 use millpond_driver::{Cause, Error, ErrorKind, NodeStatus, Result, Role};
 
-use super::estimate::{Estimate, Sample};
+use super::estimate::Sample;
 use super::hub::Hub;
-use super::lag::Laggard;
+use super::record::Record;
 use super::route::Duty;
-use super::standing::{Known, Out, Standing};
 use super::strategy::NodeView;
-use crate::health::{Fact, Node as Health, Reason, Rules, State};
+use crate::health::{Fact, Rules};
 use crate::pool::{self, Observer};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
 
 /// A fault counts as if it had taken so long, or a node that fails at once would
 /// look like a quick one.
 const FAULT: Duration = Duration::from_secs(1);
-/// After a refused write on a node that takes writes all the same, further ones
-/// are the caller's own affair for so long.
-const FALSE_ALARM: Duration = Duration::from_secs(1);
 
 /// One node in numbers.
 #[derive(Debug)]
@@ -55,73 +51,9 @@ pub(super) struct Gauge {
     hub: Arc<Hub>,
 }
 
-/// What is known of a node.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) health: Health,
-    pub(super) set_role: Option<Role>,
-    pub(super) set_weight: f32,
-    pub(super) told: Option<NodeStatus>,
-    /// When it was asked for that.
-    pub(super) asked: Option<Instant>,
-    /// A write was refused there, and when.
-    refused: Option<Instant>,
-    /// That was found to say nothing of the node.
-    excused: Option<Instant>,
-    /// A connection was lost, and nothing has answered since.
-    lost: bool,
-    pub(super) estimate: Estimate,
-    pub(super) laggard: Laggard,
-    pub(super) lag: Option<Duration>,
-    pub(super) standing: Standing,
-    pub(super) last_error: Option<Error>,
-    /// Why no connection could be opened, unless one could since.
-    connect_error: Option<Error>,
-    /// How often its connections were retired because of its role.
-    pub(super) epoch: u64,
-    /// Nothing was heard of it since, though somebody uses it.
-    silent_since: Option<Instant>,
-    /// It is being asked because of that.
-    suspect: bool,
-    /// How often it was out.
-    pub(super) ejections: u64,
-    /// It is being asked now, and when that began last.
-    pub(super) asking: bool,
-    pub(super) begun: Option<Instant>,
-    /// It is used for something.
-    pub(super) used: bool,
-}
-
 impl Gauge {
     pub(super) fn new(hub: Arc<Hub>, rules: Rules, role: Option<Role>, weight: f32) -> Self {
-        let now = hub.runtime.now();
-        let record = Record {
-            health: Health::new(rules, now),
-            set_role: role,
-            set_weight: weight,
-            told: None,
-            asked: None,
-            refused: None,
-            excused: None,
-            lost: false,
-            estimate: Estimate::default(),
-            laggard: Laggard::default(),
-            lag: None,
-            standing: Standing {
-                role: role.unwrap_or_default(),
-                duty: Duty::NONE,
-                out: None,
-            },
-            last_error: None,
-            connect_error: None,
-            epoch: 0,
-            silent_since: None,
-            suspect: false,
-            ejections: 0,
-            asking: false,
-            begun: None,
-            used: false,
-        };
+        let record = Record::new(rules, hub.runtime.now(), role, weight);
         Self {
             load: CachePadded(AtomicU32::new(0)),
             duty: AtomicU32::new(0),
@@ -230,7 +162,7 @@ impl Gauge {
         let before = record.health.state();
         // However many connections die at a time, that is one event; what
         // follows tells whether the node has gone with them.
-        let known = error.kind() == ErrorKind::Lost && std::mem::replace(&mut record.lost, true);
+        let known = error.kind() == ErrorKind::Lost && record.lose();
         let decision = match known {
             true => record.health.tick(now),
             false => record.health.met(fact, now, random),
@@ -253,11 +185,9 @@ impl Gauge {
     fn refused_a_write(&self) {
         let now = self.hub.runtime.now();
         let mut record = self.record.lock();
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < FALSE_ALARM;
-        if !self.duty().has(Duty::WRITE) || record.excused.is_some_and(is_recent) {
+        if !self.duty().has(Duty::WRITE) || !record.refused_a_write(now) {
             return;
         }
-        record.refused = Some(now);
         self.set_duty(self.duty().without(Duty::WRITE));
         drop(record);
         self.hub.ask_all();
@@ -272,7 +202,7 @@ impl Gauge {
             return;
         }
         if to == Role::Replica {
-            record.refused = Some(now);
+            record.doubt(now);
             self.set_duty(self.duty().without(Duty::WRITE));
         }
         drop(record);
@@ -396,147 +326,6 @@ impl Observer for Gauge {
                 }
             }
             _ => {}
-        }
-    }
-}
-
-impl Record {
-    /// Answers have come since this was last said.
-    fn heard(&mut self, answers: u32, now: Instant) {
-        if answers == 0 {
-            return;
-        }
-        self.lost = false;
-        self.silent_since = None;
-        self.health.answered(answers, now);
-    }
-
-    fn probed(
-        &mut self,
-        result: Result<NodeStatus>,
-        asked: Instant,
-        now: Instant,
-        random: u64,
-    ) {
-        let fact = result.as_ref().map_or_else(Fact::of_probe, |_| Fact::Succeeded);
-        let was_suspect = std::mem::replace(&mut self.suspect, false);
-        if was_suspect && fact == Fact::Failed {
-            // Then those who wait for it do so in vain, too.
-            self.health.met(Fact::Failed, now, random);
-        }
-        self.health.probed(fact, now, random);
-        let silent = result.as_ref().is_err_and(Error::is_timeout);
-        match result {
-            Ok(told) => {
-                self.lost = false;
-                self.silent_since = None;
-                if self.refused.is_some_and(|at| at <= asked) {
-                    self.refused = None;
-                    let still = told.writable != Some(false) && told.role != Role::Replica;
-                    self.excused = still.then_some(now);
-                }
-                self.told = Some(told);
-                self.asked = Some(asked);
-            }
-            Err(error) => self.last_error = Some(error),
-        }
-        if self.refused.is_some() {
-            // It was asked before that.
-            self.health.hint(now);
-        }
-        if silent && self.health.state().is_serving() {
-            // Asked again at once, and not for long: silence is dear.
-            self.suspect = true;
-            self.health.hint(now);
-        }
-    }
-
-    /// Whether it has been put out since, for good reason.
-    fn fell(&mut self, before: State) -> bool {
-        let fell = before.is_serving() && !self.health.state().is_serving();
-        self.ejections += u64::from(fell);
-        fell && self.is_down()
-    }
-
-    /// It is out, and not only for failing too often.
-    pub(super) fn is_down(&self) -> bool {
-        !self.health.state().is_serving() && self.health.reason() != Some(Reason::Rate)
-    }
-
-    /// It is out for failing too often.
-    pub(super) fn is_shaky(&self) -> bool {
-        !self.health.state().is_serving() && self.health.reason() == Some(Reason::Rate)
-    }
-
-    /// Somebody uses the node; how long that may have been in vain. Has it
-    /// asked after a second of silence.
-    pub(super) fn listen(&mut self, is_used: bool, now: Instant) {
-        const SILENCE: Duration = Duration::from_secs(1);
-        if !is_used {
-            self.silent_since = None;
-            return;
-        }
-        let since = *self.silent_since.get_or_insert(now);
-        let silent = now.saturating_duration_since(since) >= SILENCE;
-        if silent && self.health.state().is_serving() && !self.suspect {
-            self.suspect = true;
-            self.health.hint(now);
-        }
-    }
-
-    /// Whether a write was refused there and nobody knows why yet.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refused.is_some()
-    }
-
-    /// Whether it is of another cluster.
-    pub(super) fn is_stranger(&self) -> bool {
-        self.standing.out == Some(Out::Stranger)
-    }
-
-    /// Whether nobody knows anything of it yet.
-    pub(super) fn is_untold(&self) -> bool {
-        self.told.is_none() && self.last_error.is_none()
-    }
-
-    /// Whether a probe is to be short, because somebody waits for its answer.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.suspect
-    }
-
-    pub(super) fn known(&self, duty: Duty) -> Known {
-        Known {
-            told: self.told.clone(),
-            set: self.set_role,
-            refused: self.refused.is_some(),
-            writes: duty.has(Duty::WRITE),
-            serving: !self.is_down(),
-        }
-    }
-
-    /// Why it cannot be used for this.
-    pub(super) fn objection(&self, wanted: Duty) -> Error {
-        let role = |text: String| Error::connect(text).with_cause(Cause::WrongRole);
-        if let Some(error) = self.connect_error.as_ref().or(self.last_error.as_ref()) {
-            if self.told.is_none() || self.is_down() {
-                return error.clone();
-            }
-        }
-        match self.standing.out {
-            Some(Out::Rival) => role("takes writes beside another primary".to_owned()),
-            Some(Out::Stranger) => {
-                Error::connect("belongs to another cluster").with_cause(Cause::Config)
-            }
-            None if self.told.is_none() => Error::connect("has not answered yet"),
-            None if self.standing.duty.has(wanted) => {
-                let lag = self.lag.unwrap_or_default();
-                Error::connect(format!("is {lag:.1?} behind")).with_cause(Cause::Overload)
-            }
-            None if self.refused.is_some() => role("has refused a write".to_owned()),
-            None if wanted.has(Duty::WRITE) && self.standing.role == Role::Primary => {
-                role("is the primary, and takes no writes".to_owned())
-            }
-            None => role(format!("is {}", super::events::called(self.standing.role))),
         }
     }
 }

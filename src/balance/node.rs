@@ -86,6 +86,8 @@ pub(super) struct Node<D: Driver> {
     pub(super) pool: Pool<D>,
     pub(super) probe: Arc<dyn Probe>,
     pub(super) gauge: Arc<Gauge>,
+    /// The application has said what it is.
+    is_set: bool,
     /// The last place in the log that somebody waited for and that was reached.
     reached: Mutex<Option<Position>>,
 }
@@ -106,9 +108,10 @@ impl<D: Driver> Node<D> {
             .observer(Told(Arc::clone(&gauge)))
             .build_lazy()
             .map_err(|error| error.within(&name))?;
-        gauge.set_limit(pool.snapshot().max_open);
+        gauge.set_limit(pool.counts().max_open);
         let probe = Arc::from(pool.probe());
-        Ok(Self { name: name.into(), pool, probe, gauge, reached: Mutex::new(None) })
+        let (name, is_set, reached) = (name.into(), role.is_some(), Mutex::new(None));
+        Ok(Self { name, pool, probe, gauge, is_set, reached })
     }
 }
 
@@ -121,28 +124,13 @@ impl<D: Driver> Node<D> {
         conn: PooledConnection<D>,
         route: Route,
     ) -> Option<PooledConnection<D>> {
-        let told = conn.role();
+        let other = if self.gauge.duty().has(Duty::WRITE) { Role::Replica } else { Role::Primary };
+        let changed = !self.is_set && conn.role() == Some(other);
         let writes = route.is_for_writes();
-        let believes = if self.gauge.duty().has(Duty::WRITE) { Role::Primary } else { Role::Replica };
-        if told.is_none_or(|told| told == believes) && !(writes && conn.is_read_only()) {
-            return Some(conn);
+        if changed {
+            self.gauge.seems_changed(other);
         }
-        self.look_into(conn, told, writes)
-    }
-
-    #[cold]
-    fn look_into(
-        &self,
-        conn: PooledConnection<D>,
-        told: Option<Role>,
-        writes: bool,
-    ) -> Option<PooledConnection<D>> {
-        if let Some(told) = told {
-            self.gauge.seems_changed(told);
-        }
-        let is_set = self.gauge.read(|record| record.set_role.is_some());
-        let replica = told == Some(Role::Replica) && !is_set;
-        if writes && (conn.is_read_only() || replica) {
+        if writes && (conn.is_read_only() || (changed && other == Role::Replica)) {
             conn.discard();
             return None;
         }
@@ -181,10 +169,7 @@ impl pool::Observer for Told {
 }
 
 /// That two nodes are one, or none.
-pub(super) fn check_names<'a>(
-    names: impl Iterator<Item = &'a str>,
-    faults: &mut Vec<String>,
-) {
+pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a str>, faults: &mut Vec<String>) {
     let mut seen: Vec<&str> = Vec::new();
     for name in names {
         if seen.contains(&name) {

@@ -60,13 +60,7 @@ fn named(now: &ClusterSnapshot) -> Vec<Metric> {
     let mut roles = Metric::new(Kind::Gauge, "millpond.node.role", "{node}", "The role of nodes.");
     for node in &now.nodes {
         let name = (NODE, Cow::Owned(node.name.clone()));
-        for state in [
-            State::Up,
-            State::Degraded,
-            State::Ejected,
-            State::Probing,
-            State::Draining,
-        ] {
+        for state in [State::Up, State::Degraded, State::Ejected, State::Probing, State::Draining] {
             let label = ("millpond.node.state", Cow::Borrowed(state.as_str()));
             states = states.with(&[name.clone(), label], u64::from(node.state == state));
         }
@@ -112,9 +106,13 @@ fn named(now: &ClusterSnapshot) -> Vec<Metric> {
             "Callers that use a node or wait for it.",
             &|node| Some(node.load.into()),
         ),
-        each(Kind::Counter, "millpond.node.picks", "{request}", "Callers sent to a node.", &|node| {
-            Some(node.picks)
-        }),
+        each(
+            Kind::Counter,
+            "millpond.node.picks",
+            "{request}",
+            "Callers sent to a node.",
+            &|node| Some(node.picks),
+        ),
         each(
             Kind::Counter,
             "millpond.node.ejections",

@@ -10,9 +10,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_driver::{
-    BoxFuture, Driver, Error, Result, Rows, Runtime, TransactionOptions, Value,
-};
+use millpond_driver::{BoxFuture, Driver, Error, Result, Rows, Runtime, TransactionOptions, Value};
 
 use super::Cluster;
 use super::acquire::Terms;
@@ -184,7 +182,7 @@ impl<D: Driver> Lender<D> for Via<'_, D> {
         _place: &'static Location<'static>,
     ) -> Result<(PooledConnection<D>, Arc<Node<D>>)> {
         let inner = &self.cluster.inner;
-        inner.acquire(self.terms.clone(), inner.acquire_timeout.min(left)).await
+        inner.acquire(&self.terms, inner.acquire_timeout.min(left)).await
     }
 
     async fn given_up(&self, node: &Arc<Node<D>>) -> Error {

@@ -165,8 +165,7 @@ mod tests {
         let nodes = [old, primary(Some(2), 100), node(Role::Replica, Some(false))];
         let standings = judge(&nodes, &mut None);
         let found: Vec<_> = standings.iter().map(|it| (it.duty, it.out)).collect();
-        let expected =
-            [(Duty::NONE, Some(Out::Rival)), (Duty::WRITE, None), (Duty::READ, None)];
+        let expected = [(Duty::NONE, Some(Out::Rival)), (Duty::WRITE, None), (Duty::READ, None)];
         assert_eq!(found, expected);
     }
 

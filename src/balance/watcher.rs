@@ -23,8 +23,9 @@ use super::hub::Hub;
 use super::lag::History;
 use super::node::Node;
 use super::route::Duty;
-use super::standing::{self, Known, Out, Standing};
+use super::standing::{self, Known, Out};
 use crate::health::Probe;
+use crate::sync::Ordering;
 
 /// How often the watcher looks while nodes are in use.
 const TICK: Duration = Duration::from_millis(250);
@@ -145,10 +146,11 @@ impl<D: Driver> Inner<D> {
                 record.listen(node.gauge.load() > 0, now);
             });
         }
-        self.assess(&nodes, &mut council, now);
-        let restless = self.hub.is_awaited()
-            || council.changed.is_some_and(|at| now.saturating_duration_since(at) < RESTLESS);
+        let changes = self.assess(&nodes, &mut council, now);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < RESTLESS;
+        let restless = self.hub.is_awaited() || council.changed.is_some_and(is_recent);
         drop(council);
+        self.carry_out(changes);
 
         let mut asking = Vec::new();
         let mut next = now + LONG;
@@ -201,13 +203,19 @@ impl<D: Driver> Inner<D> {
             if let Some(cost) = expected[index] {
                 node.gauge.set_cost(cost);
             }
-            node.gauge.set_limit(node.pool.snapshot().max_open);
+            node.gauge.set_limit(node.pool.counts().max_open);
         }
         used
     }
 
-    /// What each node may be used for, by what all of them have said.
-    pub(super) fn assess(&self, nodes: &[Arc<Node<D>>], council: &mut Council, now: Instant) {
+    /// What each node may be used for, by what all of them have said. Decides,
+    /// and leaves it to be [carried out](Self::carry_out) without the lock.
+    pub(super) fn assess(
+        &self,
+        nodes: &[Arc<Node<D>>],
+        council: &mut Council,
+        now: Instant,
+    ) -> Vec<Change<D>> {
         let known: Vec<Known> =
             nodes.iter().map(|node| node.gauge.read(|r| r.known(node.gauge.duty()))).collect();
         let standings = standing::judge(&known, &mut council.cluster);
@@ -217,111 +225,65 @@ impl<D: Driver> Inner<D> {
                 council.history.note(now, position);
             }
         }
-        let primary = standings.iter().position(|it| it.duty == Duty::WRITE);
-        let primary = primary.map(|index| &*nodes[index].name);
-        let mut shaky = self.shaky_allowed(nodes);
-        let mut changed = false;
+        // Half of them may be out for failing too often, no more: the others
+        // would have to carry what they do not.
+        let mut shaky = nodes.len() / 2;
+        let mut changes = Vec::with_capacity(nodes.len());
         for (node, standing) in nodes.iter().zip(standings) {
-            changed |= self.settle(node, standing, primary, council, now, &mut shaky);
+            let change = node.gauge.change(|record| {
+                let lag = record.lag_by(&council.history, standing);
+                let late = record.laggard.judge(lag, self.max_lag);
+                record.lag = lag;
+                let out = record.is_shaky() && shaky > 0;
+                shaky -= usize::from(out);
+                let mut duty = standing.duty;
+                duty = if late { duty.with(Duty::STALE) } else { duty };
+                duty = if out { duty.with(Duty::SHAKY) } else { duty };
+                record.change(Arc::clone(node), standing, duty, now)
+            });
+            if change.news.iter().any(News::is_unrest) {
+                council.changed = Some(now);
+            }
+            changes.push(change);
+        }
+        changes
+    }
+
+    /// Has callers sent where they are to be sent from now on, and tells of it.
+    pub(super) fn carry_out(&self, changes: Vec<Change<D>>) {
+        let of_use = |change: &Change<D>| change.node.gauge.duty() != change.duty;
+        let changed = changes.iter().any(of_use);
+        for Change { node, duty, weight, reads_only, turns, .. } in &changes {
+            let flag = &node.gauge.reads_only;
+            if reads_only.is_some_and(|only| flag.swap(only, Ordering::AcqRel) != only) {
+                // Before anybody is sent there for what they are not good for.
+                node.pool.evict();
+                node.gauge.change(|record| record.epoch += 1);
+            }
+            node.gauge.set_weight(weight.max(LEAST));
+            // What callers have met since goes before it, and is looked at next.
+            node.gauge.change(|record| {
+                if record.turns == *turns {
+                    node.gauge.set_duty(*duty);
+                }
+            });
         }
         if changed {
-            council.changed = Some(now);
             self.hub.tell_callers();
         }
+        let primary = changes.iter().find(|change| change.duty == Duty::WRITE);
+        let primary = primary.map(|change| Arc::clone(&change.node.name));
+        for change in changes {
+            for news in change.news {
+                self.tell(&change.node, primary.as_deref(), news);
+            }
+        }
     }
 
-    /// How many nodes may be out for failing too often: half of them, for the
-    /// others would have to carry what they do not.
-    fn shaky_allowed(&self, nodes: &[Arc<Node<D>>]) -> usize {
-        nodes.len() / 2
-    }
-
-    /// One node is used as its standing says. Whether anything has changed.
-    fn settle(
-        &self,
-        node: &Node<D>,
-        standing: Standing,
-        primary: Option<&str>,
-        council: &Council,
-        now: Instant,
-        shaky: &mut usize,
-    ) -> bool {
-        let gauge = &node.gauge;
+    fn tell(&self, node: &Node<D>, primary: Option<&str>, news: News) {
         let name = &*node.name;
-        let before = gauge.duty();
-        let (mut events, mut retire) = (Vec::new(), false);
-        let (duty, weight, changed) = gauge.change(|record| {
-            let old = std::mem::replace(&mut record.standing, standing);
-            let mut duty = standing.duty;
-            let only_reads = duty == Duty::READ;
-            // A refused write is looked into before sessions are retired for it.
-            if duty != Duty::NONE && !record.is_refused() {
-                let flag = &gauge.reads_only;
-                retire = flag.swap(only_reads, crate::sync::Ordering::AcqRel) != only_reads;
-                record.epoch += u64::from(retire);
-            }
-            record.lag = match (&record.told, record.asked) {
-                (Some(told), Some(asked)) if only_reads && told.role == Role::Replica => {
-                    council.history.lag(told, asked)
-                }
-                _ => None,
-            };
-            let lagged = record.laggard;
-            if record.laggard.judge(record.lag, self.max_lag) {
-                duty = duty.with(Duty::STALE);
-            }
-            if record.is_shaky() && *shaky > 0 {
-                *shaky -= 1;
-                duty = duty.with(Duty::SHAKY);
-            }
-            let used = duty.has(Duty::WRITE.with(Duty::READ)) && !duty.has(Duty::SHAKY);
-            let was_used = std::mem::replace(&mut record.used, used);
-            let writes = duty.has(Duty::WRITE);
-            if was_used != used {
-                events.push(match used {
-                    true => News::Returned,
-                    false if record.is_down() || record.is_shaky() => News::Ejected,
-                    false => News::Other,
-                });
-            }
-            let new_role = old.role != standing.role && record.told.is_some();
-            let other_use = used && was_used && before.has(Duty::WRITE) != writes;
-            if new_role || (other_use && !record.is_refused()) {
-                events.push(News::Role { from: old.role, to: standing.role, writes });
-            }
-            if record.laggard != lagged {
-                events.push(News::Lag(record.lag.filter(|_| duty.has(Duty::STALE))));
-            }
-            if let Some(out) = standing.out.filter(|_| old.out != standing.out) {
-                events.push(News::Out(out));
-            }
-            let health = record.health.weight(now) as f32;
-            let weight = (record.set_weight * health).max(LEAST);
-            let changed = before != duty || !events.is_empty();
-            (duty, weight, changed)
-        });
-        if retire {
-            // Before anybody is sent there for what they are not good for.
-            node.pool.evict();
-        }
-        gauge.set_weight(weight);
-        gauge.set_duty(duty);
-        for news in events {
-            self.tell(node, name, primary, council, news);
-        }
-        changed
-    }
-
-    fn tell(
-        &self,
-        node: &Node<D>,
-        name: &str,
-        primary: Option<&str>,
-        council: &Council,
-        news: News,
-    ) {
         match news {
-            News::Returned => {
+            News::Returned { .. } => {
                 node.pool.is_known_to_answer();
                 self.hub.tell(&Event::Returned { node: name });
             }
@@ -342,22 +304,46 @@ impl<D: Driver> Inner<D> {
             News::Out(Out::Stranger) => {
                 let told = node.gauge.read(|record| record.told.clone()).unwrap_or_default();
                 let cluster = told.cluster.as_deref().unwrap_or_default();
-                let expected = council.cluster.as_deref().unwrap_or_default();
-                self.hub.tell(&Event::Stranger { node: name, cluster, expected });
+                let expected = self.council.lock().cluster.clone().unwrap_or_default();
+                self.hub.tell(&Event::Stranger { node: name, cluster, expected: &expected });
             }
-            News::Other => {}
         }
     }
 }
 
+/// What is to become of a node.
+pub(super) struct Change<D: Driver> {
+    pub(super) node: Arc<Node<D>>,
+    pub(super) duty: Duty,
+    pub(super) weight: f32,
+    /// Whether its sessions are to refuse writes; `None`: as they are.
+    pub(super) reads_only: Option<bool>,
+    pub(super) news: Vec<News>,
+    /// The record's, by which this was decided.
+    pub(super) turns: u64,
+}
+
 /// What has changed of a node.
-enum News {
-    Returned,
+#[derive(Debug)]
+pub(super) enum News {
+    /// It is used; whether it was before, or has just joined.
+    Returned {
+        anew: bool,
+    },
     Ejected,
-    Role { from: Role, to: Role, writes: bool },
+    Role {
+        from: Role,
+        to: Role,
+        writes: bool,
+    },
     /// It is so far behind, or no more.
     Lag(Option<Duration>),
     Out(Out),
-    /// It is not used any more, for a reason that is told by another of these.
-    Other,
+}
+
+impl News {
+    /// Whether more of the kind may follow soon.
+    fn is_unrest(&self) -> bool {
+        !matches!(self, Self::Returned { anew: true } | Self::Lag(_))
+    }
 }

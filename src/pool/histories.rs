@@ -176,7 +176,11 @@ impl World {
         match job {
             Job::Connect(index) if well => {
                 self.turn(|state, turn| {
-                    state.opened(turn, index, Newborn { conn: 7, id: 1, took: Duration::ZERO, reads_only: false })
+                    state.opened(
+                        turn,
+                        index,
+                        Newborn { conn: 7, id: 1, took: Duration::ZERO, reads_only: false },
+                    )
                 });
             }
             Job::Connect(index) => {

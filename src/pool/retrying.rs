@@ -12,9 +12,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use millpond_driver::{
-    Driver, Error, Outcome, Result, Rows, Runtime, TransactionOptions, Value,
-};
+use millpond_driver::{Driver, Error, Outcome, Result, Rows, Runtime, TransactionOptions, Value};
 
 use super::Pool;
 use super::acquire::Acquire;

@@ -46,8 +46,11 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     report: Option<Report>,
     earlier: Option<Arc<[Error]>>,
-    nodes: Option<Arc<[(Box<str>, Error)]>>,
+    nodes: Option<Arc<Causes>>,
 }
+
+/// Why each of some nodes could not be used, by name.
+type Causes = [(Box<str>, Error)];
 
 impl Error {
     /// An error of `kind` with the safe answers: outcome unknown, connection
@@ -156,9 +159,8 @@ impl Error {
             true => format!("no {what} can be used: the cluster has no nodes"),
             false => format!("no {what} can be used: {told}"),
         };
-        let mut error = Self::harmless(ErrorKind::NoNode, message)
-            .with_cause(cause)
-            .with_scope(Scope::Node);
+        let mut error =
+            Self::harmless(ErrorKind::NoNode, message).with_cause(cause).with_scope(Scope::Node);
         error.0.nodes = Some(nodes.into());
         error
     }
