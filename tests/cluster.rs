@@ -195,7 +195,7 @@ fn what_waits_on_a_silent_node_is_given_up_and_done_elsewhere() {
         for _ in 0..20 {
             cluster.query(Route::Replica, "SELECT 1", &[]).await.unwrap();
         }
-        freeze(&trio.b);
+        let ice = freeze(&trio.b);
         let start = sim.now();
         let reads = (0..8).map(|_| cluster.query(Route::Replica, "SELECT 1", &[]));
         for read in join_all(reads).await {
@@ -207,7 +207,7 @@ fn what_waits_on_a_silent_node_is_given_up_and_done_elsewhere() {
         let start = sim.now();
         cluster.query(Route::Replica, "SELECT 1", &[]).await.unwrap();
         assert_eq!(sim.now(), start);
-        thaw(&trio.b);
+        thaw(&trio.b, &ice);
         until(&sim, "b is used", || cluster.snapshot().node("b").unwrap().is_used()).await;
     });
 }
@@ -584,7 +584,7 @@ fn a_cluster_none_of_whose_nodes_answers_is_not_built_and_says_why() {
         let trio = Trio::new();
         take_down(&trio.a);
         trio.b.always_connect(Act::deny());
-        freeze(&trio.c);
+        let _ice = freeze(&trio.c);
         let error = trio.builder(&sim).build().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoNode);
         assert_eq!(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millpond::balance::{Builder, ClusterSnapshot};
-use millpond::drivers::fake::{Act, Fake};
+use millpond::drivers::fake::{Act, Fake, Gate};
 use millpond::testing::sim::Sim;
 use millpond::{Cluster, Pool, Role};
 
@@ -75,13 +75,18 @@ pub(crate) fn bring_back(fake: &Fake) {
     fake.always_connect(Act::Answer);
 }
 
-/// The server is silent: whatever is asked of it is never answered.
-pub(crate) fn freeze(fake: &Fake) {
-    fake.always_connect(Act::Hang).always_ping(Act::Hang).always_query(Act::Hang);
+/// The server is silent until it is thawed: whatever it is asked waits.
+pub(crate) fn freeze(fake: &Fake) -> Gate {
+    let ice = Gate::new();
+    let frozen = || Act::Wait(ice.clone());
+    fake.always_connect(frozen()).always_ping(frozen()).always_query(frozen());
+    ice
 }
 
-pub(crate) fn thaw(fake: &Fake) {
+/// It goes on where it was.
+pub(crate) fn thaw(fake: &Fake, ice: &Gate) {
     fake.always_connect(Act::Answer).always_ping(Act::Answer).always_query(Act::Answer);
+    ice.open();
 }
 
 /// The names of the nodes that are used for writes and for reads.

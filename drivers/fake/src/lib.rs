@@ -210,7 +210,7 @@ impl Stop {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Transaction {
-    Open { writes: u64 },
+    Open { writes: Vec<String> },
     Failed,
 }
 
@@ -255,11 +255,13 @@ impl FakeConnection {
         if let Err(error) = done {
             return Err(self.refused(error));
         }
-        self.alive()?;
-        self.role = self.server.node.told_role();
         // The oldest answer in the stream, whoever asked for it.
         let answer = self.unread[0].clone();
-        self.apply(&answer).map_err(|error| self.refused(error))?;
+        let applied = self.apply(&answer);
+        // It may have gone after it did what it was asked, and before it said so.
+        self.alive()?;
+        self.role = self.server.node.told_role();
+        applied.map_err(|error| self.refused(error))?;
         Ok(self.unread.remove(0))
     }
 
@@ -267,8 +269,8 @@ impl FakeConnection {
         let node = &self.server.node;
         match statement {
             "COMMIT" => {
-                if let Some(Transaction::Open { writes: writes @ 1.. }) = self.transaction.take() {
-                    if !node.is_writable() {
+                if let Some(Transaction::Open { writes }) = self.transaction.take() {
+                    if !writes.is_empty() && !node.is_writable() {
                         return Err(not_here().with_outcome(Outcome::RolledBack));
                     }
                     node.wrote(writes);
@@ -276,16 +278,16 @@ impl FakeConnection {
             }
             "ROLLBACK" => self.transaction = None,
             _ if statement == "BEGIN" || statement.starts_with("START TRANSACTION") => {
-                self.transaction = Some(Transaction::Open { writes: 0 });
+                self.transaction = Some(Transaction::Open { writes: Vec::new() });
             }
             _ if is_write(statement) => {
                 if self.read_only || !node.is_writable() {
                     return Err(not_here());
                 }
                 match &mut self.transaction {
-                    Some(Transaction::Open { writes }) => *writes += 1,
+                    Some(Transaction::Open { writes }) => writes.push(statement.to_owned()),
                     Some(Transaction::Failed) => {}
-                    None => node.wrote(1),
+                    None => node.wrote(vec![statement.to_owned()]),
                 }
             }
             _ => {

@@ -105,6 +105,12 @@ impl Fake {
         self
     }
 
+    /// The writes that were committed on this server, in order, whether it came
+    /// to say so or not.
+    pub fn written(&self) -> Vec<String> {
+        lock(&self.node().state).written.clone()
+    }
+
     /// Where its log ends now.
     pub fn place(&self) -> u128 {
         self.node().position()
@@ -132,6 +138,7 @@ struct State {
     timeline: Option<u64>,
     cluster: Option<Box<str>>,
     tells_role: bool,
+    written: Vec<String>,
 }
 
 impl Node {
@@ -168,9 +175,11 @@ impl Node {
         lock(&self.state).writable != Some(false)
     }
 
-    /// So many writes are in the log.
-    pub(crate) fn wrote(&self, writes: u64) {
-        lock(&self.state).position += u128::from(writes);
+    /// These writes are in the log.
+    pub(crate) fn wrote(&self, writes: Vec<String>) {
+        let mut state = lock(&self.state);
+        state.position += writes.len() as u128;
+        state.written.extend(writes);
     }
 
     /// What an answer tells of the role.
