@@ -1,8 +1,8 @@
-//! What the harness has to know about one kind of database, and how its programs
-//! are found.
+//! What the harness has to know about one kind of database, alone and with
+//! replicas, and how its programs are found.
 //!
-//! Does not know when a server is started or stopped; [`Server`](crate::Server)
-//! does that.
+//! Does not know when a server is started, stopped or promoted;
+//! [`Server`](crate::Server) does that.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,6 +15,9 @@ use crate::place::Place;
 
 /// One row of text a line of the result.
 pub(crate) type Table = Vec<Vec<String>>;
+
+/// Names and values.
+pub(crate) type Settings = Vec<(String, String)>;
 
 /// The differences between the databases.
 pub(crate) trait Engine: Debug + Send + Sync {
@@ -67,6 +70,54 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// are in the database `of` or call themselves so; of these only the ones
     /// running a statement if `running`.
     fn count_sessions(&self, of: &str, running: bool) -> String;
+
+    /// How its servers follow each other, if the harness knows.
+    fn replication(&self) -> Option<&dyn Replication> {
+        None
+    }
+}
+
+/// How servers of one kind follow each other. What asks a server fails with what
+/// the client said.
+pub(crate) trait Replication {
+    /// What a server with replicas, and a replica, is started with, beside the
+    /// settings of all.
+    fn settings(&self, _place: &Place) -> Settings {
+        Vec::new()
+    }
+
+    /// Prepares the folder of a new server that shall have replicas, before its
+    /// first start.
+    fn prepare(&self, _place: &Place) {}
+
+    /// Fills the empty folder of a replica, so that it follows the primary from
+    /// its start, and takes no connection before it has something to show.
+    fn copy(&self, replica: &Place, primary: &Place);
+
+    /// Whether the server in this folder is a replica, running or not.
+    fn is_replica(&self, place: &Place) -> bool;
+
+    /// Turns a running replica to another primary.
+    fn turn(&self, replica: &Place, primary: &Place) -> Result<(), String>;
+
+    /// Whether the replica receives from this primary now.
+    fn follows(&self, replica: &Place, primary: &Place) -> Result<bool, String>;
+
+    /// Has the replica become a primary. What it received it replays before.
+    fn promote(&self, replica: &Place) -> Result<(), String>;
+
+    fn is_writable(&self, place: &Place) -> Result<bool, String>;
+
+    /// How far the primary has written.
+    fn position(&self, primary: &Place) -> Result<String, String>;
+
+    /// Whether the replica shows what the primary had written at this position.
+    fn has_replayed(&self, replica: &Place, position: &str) -> Result<bool, String>;
+
+    /// From when this returns the replica receives, and does not replay.
+    fn pause(&self, replica: &Place) -> Result<(), String>;
+
+    fn resume(&self, replica: &Place) -> Result<(), String>;
 }
 
 /// The program `name`: where `PATH` says, or in one of `folders`.

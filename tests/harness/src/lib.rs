@@ -1,9 +1,9 @@
 //! Real servers for tests, and the ways in which networks and servers fail.
 //!
 //! Starts PostgreSQL, MariaDB and MySQL in temporary folders on free ports of
-//! the loopback interface, stops, kills and freezes them ([`Server`]), stands
-//! between a client and its server ([`Proxy`]), and pretends to be one
-//! ([`Impostor`]). Knows neither the pool nor its drivers, uses no async runtime
+//! the loopback interface, stops, kills and freezes them ([`Server`]), has them
+//! follow and succeed each other ([`Server::replica`], [`Galera`]), stands between
+//! a client and its server ([`Proxy`]), and pretends to be one ([`Impostor`]). Knows neither the pool nor its drivers, uses no async runtime
 //! and no database client: it administers the servers with their own programs,
 //! so that a test sees no client and no feature but those it asked for.
 //!
@@ -23,6 +23,14 @@
 //! let proxy = Proxy::to(server.address());
 //! let url = server.url_at(proxy.address());
 //! proxy.reset();
+//!
+//! // Two, of which one succeeds the other.
+//! let primary = Server::mariadb().replicated().start();
+//! let replica = primary.replica();
+//! replica.catch_up(&primary);
+//! primary.kill();
+//! replica.promote();
+//! primary.follow(&replica);
 //! ```
 //!
 //! No server outlives the test process, however that ends.
@@ -32,10 +40,12 @@
 #![expect(clippy::disallowed_methods, reason = "threads and the real clock are what is under test")]
 
 mod engine;
+mod galera;
 mod impostor;
 mod listener;
 mod mariadb;
 mod mysql;
+mod pgbouncer;
 mod place;
 mod port;
 mod postgres;
@@ -47,6 +57,7 @@ mod tls;
 
 use std::sync::OnceLock;
 
+pub use galera::Galera;
 pub use impostor::Impostor;
 pub use port::{Port, closed_port};
 pub use proxy::{Cut, Fault, Proxy};

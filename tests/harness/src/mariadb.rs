@@ -2,6 +2,8 @@
 //!
 //! What MySQL has in common with it is written here and used there.
 
+mod replication;
+
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -9,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::engine::{Engine, Table, needed, system_folders, version_of};
+use crate::engine::{Engine, Replication, Table, needed, system_folders, version_of};
 use crate::place::{Place, run};
 use crate::server::{DATABASE, PASSWORD, USER};
 use crate::tls;
@@ -135,6 +137,10 @@ impl Engine for Mariadb {
     fn count_sessions(&self, of: &str, running: bool) -> String {
         count_sessions(of, running)
     }
+
+    fn replication(&self) -> Option<&dyn Replication> {
+        Some(self)
+    }
 }
 
 pub(crate) fn user_and_database() -> [String; 3] {
@@ -204,11 +210,12 @@ fn unescape(cell: &str) -> String {
     text
 }
 
+/// The system user is a thread that replays what another server did.
 pub(crate) fn count_sessions(of: &str, running: bool) -> String {
     let of = of.replace('\\', r"\\").replace('\'', "''");
     let running = if running { "AND command NOT IN ('Sleep', 'Daemon')" } else { "" };
     format!(
         "SELECT count(*) FROM information_schema.processlist \
-         WHERE id <> connection_id() AND '{of}' IN (db, user) {running}"
+         WHERE id <> connection_id() AND user <> 'system user' AND '{of}' IN (db, user) {running}"
     )
 }

@@ -98,6 +98,15 @@ fn lookup(account: &str) -> (u32, u32) {
 ///
 /// What it wrote to its standard error, or why it did not run.
 pub(crate) fn run(command: &mut Command, input: &str) -> Result<String, String> {
+    run_with_log(command, input).map(|(output, _)| output)
+}
+
+/// As [`run`], with what it wrote to its standard error beside its output.
+///
+/// # Errors
+///
+/// As those of [`run`].
+pub(crate) fn run_with_log(command: &mut Command, input: &str) -> Result<(String, String), String> {
     let name = Path::new(command.get_program()).display().to_string();
     let spawned =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -110,10 +119,11 @@ pub(crate) fn run(command: &mut Command, input: &str) -> Result<String, String> 
         child.wait_with_output()
     });
     let output = output.map_err(|error| format!("{name}: {error}"))?;
+    let [out, log] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok((out, log))
     } else {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(format!("{name} failed ({}): {said}", output.status))
+        Err(format!("{name} failed ({}): {}", output.status, log.trim()))
     }
 }

@@ -1,12 +1,14 @@
 //! PostgreSQL: its programs, its settings, and what it says about itself.
 
+mod replication;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::engine::{Engine, Table, needed, newest, version_of};
+use crate::engine::{Engine, Replication, Table, needed, newest, version_of};
 use crate::place::{Place, run};
 use crate::server::{DATABASE, PASSWORD, USER};
 use crate::tls;
@@ -29,6 +31,13 @@ const SETTINGS: &[(&str, &str)] = &[
     // In the folder, where a killed server leaves nothing behind.
     ("dynamic_shared_memory_type", "mmap"),
     ("log_line_prefix", "%m %p %a "),
+    // A standby that was away finds what it missed, and a server that is stopped
+    // does not wait long for a frozen one.
+    ("wal_keep_size", "64MB"),
+    ("wal_sender_timeout", "5s"),
+    ("wal_receiver_timeout", "5s"),
+    ("wal_receiver_status_interval", "1s"),
+    ("wal_retrieve_retry_interval", "50ms"),
 ];
 
 /// Passwords everywhere: a client may be refused on the Unix socket too.
@@ -165,5 +174,9 @@ impl Engine for Postgres {
             "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
              AND pid <> pg_backend_pid() AND '{of}' IN (datname, application_name) {running}"
         )
+    }
+
+    fn replication(&self) -> Option<&dyn Replication> {
+        Some(self)
     }
 }

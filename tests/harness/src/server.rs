@@ -3,6 +3,8 @@
 //! Knows when and in which order; what is different between the databases is the
 //! engine's.
 
+mod replicas;
+
 use std::fmt::{self, Debug, Formatter};
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,13 +12,14 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::mariadb::Mariadb;
 use crate::mysql::Mysql;
+use crate::pgbouncer::Pgbouncer;
 use crate::place::{Place, run};
 use crate::postgres::Postgres;
 use crate::supervisor::Supervisor;
@@ -27,15 +30,16 @@ pub(crate) const PASSWORD: &str = "secret";
 pub(crate) const DATABASE: &str = "test";
 
 /// Longer than any start or stop takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running or stopped server. Dropping it kills it and removes its folder.
 ///
 /// All its methods take `&self`, so that one thread may kill what another uses.
 pub struct Server {
-    engine: Box<dyn Engine>,
+    engine: Arc<dyn Engine>,
     place: Place,
     tls: bool,
+    replicated: bool,
     settings: Vec<(String, String)>,
     // Before the process: it ends the process, and then the process is reaped.
     supervisor: Supervisor,
@@ -57,8 +61,9 @@ impl Drop for Process {
 #[derive(Debug)]
 #[must_use = "a builder starts nothing before `start()`"]
 pub struct Builder {
-    engine: Box<dyn Engine>,
+    engine: Arc<dyn Engine>,
     tls: Tls,
+    replicated: bool,
     settings: Vec<(String, String)>,
 }
 
@@ -70,8 +75,8 @@ enum Tls {
 }
 
 impl Builder {
-    fn of(engine: impl Engine + 'static) -> Self {
-        Self { engine: Box::new(engine), tls: Tls::On, settings: Vec::new() }
+    pub(crate) fn of(engine: impl Engine + 'static) -> Self {
+        Self { engine: Arc::new(engine), tls: Tls::On, replicated: false, settings: Vec::new() }
     }
 
     /// Sets what `postgresql.conf` or `my.cnf` would; a later one wins, also over
@@ -93,24 +98,45 @@ impl Builder {
         self
     }
 
+    /// Makes it fit to have [replicas](Server::replica). PostgreSQL always is;
+    /// MariaDB keeps a log for them, and its user may no longer change whether it
+    /// is read-only, because one who may is not bound by that.
+    ///
+    /// # Panics
+    ///
+    /// When the harness knows no replication of this database.
+    pub fn replicated(mut self) -> Self {
+        self.replicated = self.engine.replication().is_some();
+        assert!(self.replicated, "the harness makes no replicas of {}", self.engine.name());
+        self
+    }
+
     /// Starts it, and waits until it takes connections.
     ///
     /// # Panics
     ///
     /// When it does not; the message holds the end of its log.
     pub fn start(self) -> Server {
-        let Self { engine, tls, settings } = self;
-        let place = Place::new(engine.account());
-        let supervisor = Supervisor::of(&place.folder, engine.leftovers());
-        template::furnish(&place, engine.as_ref());
-        if tls == Tls::Elsewhere {
-            tls::show_elsewhere(&place);
+        let elsewhere = self.tls == Tls::Elsewhere;
+        let server = self.place();
+        template::furnish(&server.place, server.engine.as_ref());
+        if elsewhere {
+            tls::show_elsewhere(&server.place);
         }
-        let process = Mutex::new(None);
-        let tls = tls != Tls::Off;
-        let server = Server { engine, place, tls, settings, supervisor, process };
+        if let Some(replication) = server.engine.replication().filter(|_| server.replicated) {
+            replication.prepare(&server.place);
+        }
         server.start_again();
         server
+    }
+
+    /// A stopped server in an empty folder.
+    fn place(self) -> Server {
+        let Self { engine, tls, replicated, settings } = self;
+        let place = Place::new(engine.account());
+        let supervisor = Supervisor::of(&place.folder, engine.leftovers());
+        let (tls, process) = (tls != Tls::Off, Mutex::new(None));
+        Server { engine, place, tls, replicated, settings, supervisor, process }
     }
 }
 
@@ -145,6 +171,26 @@ impl Server {
             eprintln!("NO MYSQL: MILLPOND_MYSQL is not set (scripts/mysql-server prepares one)");
         }
         folder.map(|folder| Builder::of(Mysql::new(folder.into())))
+    }
+
+    /// PgBouncer in transaction mode, in front of the PostgreSQL server at this
+    /// address, which may be that of a [proxy](crate::Proxy); none unless Debian's
+    /// package `pgbouncer` is installed (`scripts/servers pgbouncer` does it), which
+    /// is said aloud.
+    ///
+    /// Its [settings](Builder::setting) are those of `pgbouncer.ini`:
+    /// `default_pool_size`, `query_wait_timeout`; `max_prepared_statements` from
+    /// version 1.21. The user administers it too, in the database `pgbouncer`.
+    ///
+    /// # Panics
+    ///
+    /// When PostgreSQL is not installed here.
+    pub fn pgbouncer(target: SocketAddr) -> Option<Builder> {
+        let pgbouncer = Pgbouncer::new(target);
+        if pgbouncer.is_none() {
+            eprintln!("NO PGBOUNCER: it is not installed (scripts/servers pgbouncer does it)");
+        }
+        pgbouncer.map(Builder::of)
     }
 
     /// A URL of a user who may do everything, with password, over TCP.
@@ -354,10 +400,13 @@ impl Server {
     fn launch(&self) -> Process {
         let log = File::options().create(true).append(true).open(self.place.log());
         let log = log.expect("the folder can be written to");
+        let replication = self.engine.replication().filter(|_| self.replicated);
+        let mut settings = replication.map_or_else(Vec::new, |it| it.settings(&self.place));
+        settings.extend_from_slice(&self.settings);
         let mut command = self.place.command("sh");
         command
             .args(["-c", r#"read -r _ && exec "$@" </dev/null"#, "launch"])
-            .args(self.engine.command_line(&self.place, self.tls, &self.settings))
+            .args(self.engine.command_line(&self.place, self.tls, &settings))
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
