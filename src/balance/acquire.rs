@@ -146,6 +146,12 @@ enum Missed {
 /// The most nodes whose views need no allocation.
 const FEW: usize = 16;
 
+/// Which nodes go before others: the higher.
+#[inline]
+fn rank(free: bool, shown: bool) -> u8 {
+    2 * u8::from(free) + u8::from(shown)
+}
+
 /// What has become of a node in this acquire. One that can open no connection,
 /// and has some, has not failed: it is waited for, but after all others.
 #[derive(Debug, Default)]
@@ -155,7 +161,8 @@ struct Tried {
 
 impl<D: Driver> Inner<D> {
     /// The index of the node to send a caller to, of those that serve `wanted`
-    /// and are `fit`: one that is free, or else any.
+    /// and are fit: one that is free, or else any; and one that has just come
+    /// back only so often.
     #[inline]
     pub(super) fn pick(
         &self,
@@ -166,20 +173,23 @@ impl<D: Driver> Inner<D> {
         if nodes.len() > FEW {
             return self.pick_of_many(nodes, wanted, serves);
         }
+        let random = self.hub.runtime.random();
+        let drawn = (random >> 32) as u32;
         let mut views = [NodeView::new(0, Duration::ZERO); FEW];
         let mut indices = [0_u8; FEW];
-        let (mut len, mut any_free) = (0, false);
+        let (mut len, mut best) = (0, 0);
         for (index, node) in nodes.iter().enumerate() {
             let duty = node.gauge.duty();
             if !duty.has(wanted) || !serves(index, duty) {
                 continue;
             }
             let (view, free) = node.gauge.view();
-            if free && !any_free {
-                // Those before it are busy, and count no more.
-                (any_free, len) = (true, 0);
+            let rank = rank(free, node.gauge.is_shown(drawn));
+            if rank > best {
+                // Those before it count no more.
+                (best, len) = (rank, 0);
             }
-            if free || !any_free {
+            if rank == best {
                 (views[len], indices[len]) = (view, index as u8);
                 len += 1;
             }
@@ -187,7 +197,7 @@ impl<D: Driver> Inner<D> {
         let picked = match len {
             0 => return None,
             1 => 0,
-            _ => self.strategy.pick(&views[..len], self.hub.runtime.random()),
+            _ => self.strategy.pick(&views[..len], random.rotate_left(17)),
         };
         Some(usize::from(indices[if picked < len { picked } else { 0 }]))
     }
@@ -199,18 +209,22 @@ impl<D: Driver> Inner<D> {
         wanted: Duty,
         serves: impl Fn(usize, Duty) -> bool,
     ) -> Option<usize> {
+        let random = self.hub.runtime.random();
+        let drawn = (random >> 32) as u32;
         let serving = nodes.iter().enumerate().filter(|(index, node)| {
             let duty = node.gauge.duty();
             duty.has(wanted) && serves(*index, duty)
         });
-        let mut all: Vec<_> = serving.map(|(index, node)| (index, node.gauge.view())).collect();
-        if all.iter().any(|(_, (_, free))| *free) {
-            all.retain(|(_, (_, free))| *free);
-        }
-        let views: Vec<_> = all.iter().map(|(_, (view, _))| *view).collect();
-        let first = all.first()?.0;
-        let picked = self.strategy.pick(&views, self.hub.runtime.random());
-        Some(all.get(picked).map_or(first, |(index, _)| *index))
+        let ranked = serving.map(|(index, node)| {
+            let (view, free) = node.gauge.view();
+            (index, view, rank(free, node.gauge.is_shown(drawn)))
+        });
+        let mut all: Vec<_> = ranked.collect();
+        let best = all.iter().map(|(.., rank)| *rank).max()?;
+        all.retain(|(.., rank)| *rank == best);
+        let views: Vec<_> = all.iter().map(|(_, view, _)| *view).collect();
+        let picked = self.strategy.pick(&views, random.rotate_left(17));
+        all.get(picked).or(all.first()).map(|(index, ..)| *index)
     }
 
     /// A connection of the best node, if that has an idle one; else the node, if

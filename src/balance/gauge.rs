@@ -33,6 +33,9 @@ pub(super) struct Gauge {
     duty: AtomicU32,
     /// `f32` as its bits.
     weight: AtomicU32,
+    /// The part of all callers, of `u32::MAX`, that it is shown to: it comes back
+    /// slowly.
+    shown: AtomicU32,
     /// Nanoseconds.
     cost: AtomicU64,
     limit: AtomicU32,
@@ -58,6 +61,7 @@ impl Gauge {
             load: CachePadded(AtomicU32::new(0)),
             duty: AtomicU32::new(0),
             weight: AtomicU32::new(weight.to_bits()),
+            shown: AtomicU32::new(u32::MAX),
             cost: AtomicU64::new(0),
             limit: AtomicU32::new(u32::MAX),
             sum: CachePadded(AtomicU64::new(0)),
@@ -77,6 +81,12 @@ impl Gauge {
     #[inline]
     pub(super) fn duty(&self) -> Duty {
         Duty(self.duty.load(Ordering::Acquire))
+    }
+
+    /// Whether it is shown to a caller who has drawn this number.
+    #[inline]
+    pub(super) fn is_shown(&self, drawn: u32) -> bool {
+        drawn <= self.shown.load(Ordering::Relaxed)
     }
 
     /// What a strategy is shown, and whether it is free for another caller.
@@ -120,6 +130,12 @@ impl Gauge {
 
     pub(super) fn set_weight(&self, weight: f32) {
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The part of callers, from 0 to 1, that it is shown to.
+    pub(super) fn set_shown(&self, part: f64) {
+        // Saturates.
+        self.shown.store((part * f64::from(u32::MAX)) as u32, Ordering::Relaxed);
     }
 
     pub(super) fn set_cost(&self, cost: Duration) {

@@ -240,7 +240,11 @@ impl Record {
         let used = duty.has(serves) && !duty.has(Duty::SHAKY);
         let was_used = std::mem::replace(&mut self.used, used);
         match (was_used, used) {
-            (false, true) => news.push(News::Returned { anew: self.ejections == 0 }),
+            (false, true) => {
+                // What was met while it failed says nothing of what it takes now.
+                self.estimate = Estimate::default();
+                news.push(News::Returned { anew: self.ejections == 0 });
+            }
             (true, false) if self.is_down() || self.is_shaky() => news.push(News::Ejected),
             _ => {}
         }
@@ -260,9 +264,9 @@ impl Record {
         }
         // A refused write is looked into before sessions are retired for it.
         let settled = duty.has(serves) && !in_doubt;
-        let weight = self.set_weight * self.health.weight(now) as f32;
         let reads_only = settled.then_some(!writes);
-        Change { node, duty, weight, reads_only, news, turns: self.turns }
+        let (weight, shown) = (self.set_weight, self.health.weight(now));
+        Change { node, duty, weight, shown, reads_only, news, turns: self.turns }
     }
 
     pub(super) fn known(&self, duty: Duty) -> Known {

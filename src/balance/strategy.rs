@@ -15,8 +15,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct NodeView {
     /// Callers that use it or wait for it, through this cluster.
     pub load: u32,
-    /// The share it is to be given beside others, above 0: its weight, less
-    /// while it has just come back or is full.
+    /// The share it is to be given beside others, above 0. (One that has just
+    /// come back is shown to few callers, and then as any other.)
     pub weight: f32,
     /// How long its statements take in the mean: the last seconds count, and a
     /// fault counts as a second at least. Of a node of which nothing is known,

@@ -37,8 +37,6 @@ const RESTLESS: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 /// Longer than it takes until there is something else to look at.
 const LONG: Duration = Duration::from_secs(3600);
-/// The least weight that a node is shown with.
-const LEAST: f32 = 0.001;
 
 /// What is known of the cluster as a whole.
 #[derive(Debug)]
@@ -253,14 +251,15 @@ impl<D: Driver> Inner<D> {
     pub(super) fn carry_out(&self, changes: Vec<Change<D>>) {
         let of_use = |change: &Change<D>| change.node.gauge.duty() != change.duty;
         let changed = changes.iter().any(of_use);
-        for Change { node, duty, weight, reads_only, turns, .. } in &changes {
+        for Change { node, duty, weight, shown, reads_only, turns, .. } in &changes {
             let flag = &node.gauge.reads_only;
             if reads_only.is_some_and(|only| flag.swap(only, Ordering::AcqRel) != only) {
                 // Before anybody is sent there for what they are not good for.
                 node.pool.evict();
                 node.gauge.change(|record| record.epoch += 1);
             }
-            node.gauge.set_weight(weight.max(LEAST));
+            node.gauge.set_weight(*weight);
+            node.gauge.set_shown(*shown);
             // What callers have met since goes before it, and is looked at next.
             node.gauge.change(|record| {
                 if record.turns == *turns {
@@ -316,6 +315,8 @@ pub(super) struct Change<D: Driver> {
     pub(super) node: Arc<Node<D>>,
     pub(super) duty: Duty,
     pub(super) weight: f32,
+    /// The part of callers, from 0 to 1, that it is shown to.
+    pub(super) shown: f64,
     /// Whether its sessions are to refuse writes; `None`: as they are.
     pub(super) reads_only: Option<bool>,
     pub(super) news: Vec<News>,

@@ -1,0 +1,57 @@
+//! What a cluster of real servers is put through, and how millpond takes it.
+//!
+//!     scripts/scenarios                    each scenario once
+//!     scripts/scenarios F6 F7              these
+//!     scripts/scenarios --rounds 20 F7     twenty times, the worst shown
+//!     scripts/scenarios --optional         Galera and PgBouncer as well
+//!
+//! Each scenario starts servers, puts them under a fixed load, does harm to them,
+//! and prints a line: how soon that was noticed, what callers saw, what was lost or
+//! written twice, how soon all was well again, and whether that meets its target.
+//! Fails if a target that counts is missed; one that measures time is only shown
+//! as missed, for a busy machine misses it too (`--strict` has these fail as well).
+
+#[cfg(unix)]
+mod arguments;
+#[cfg(unix)]
+mod failover;
+#[cfg(unix)]
+mod load;
+#[cfg(unix)]
+mod nodes;
+#[cfg(unix)]
+mod site;
+#[cfg(unix)]
+mod table;
+
+#[cfg(not(unix))]
+fn main() {
+    eprintln!("scenarios: the servers of the harness run on Unix only");
+}
+
+/// All scenarios, in order.
+#[cfg(unix)]
+const SCENARIOS: &[table::Scenario] = &[
+    nodes::REPLICA_STOPPED,
+    nodes::REPLICA_KILLED,
+    failover::PRIMARY_STOPPED,
+    failover::PRIMARY_KILLED,
+];
+
+#[cfg(unix)]
+fn main() -> std::process::ExitCode {
+    use std::process::ExitCode;
+
+    let arguments = match arguments::read(std::env::args().skip(1), SCENARIOS) {
+        Ok(arguments) => arguments,
+        Err(fault) => {
+            eprintln!("scenarios: {fault}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().enable_io().build();
+    match table::run(&runtime.expect("a runtime"), SCENARIOS, &arguments) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
