@@ -28,6 +28,8 @@ mod outage;
 mod outages;
 #[path = "mysql/passwords.rs"]
 mod passwords;
+#[path = "mysql/positions.rs"]
+mod positions;
 #[path = "mysql/sessions.rs"]
 mod sessions;
 #[path = "support/several.rs"]

@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use millpond::drivers::sqlite::{Sqlite, rusqlite};
 use millpond::runtime::{BoxFuture, block_on};
 use millpond::testing::cancel::cancel_after;
-use millpond::{Pool, PooledConnection, params};
+use millpond::{Driver, ErrorKind, Pool, PooledConnection, Position, Role, params};
 
 use storm::{CONNECTIONS, Random, Sea, storm};
 
@@ -119,5 +119,26 @@ fn a_stream_on_the_pool_ends_with_its_error() {
         let error = stream.next().await.expect("an item").unwrap_err();
         assert!(error.to_string().starts_with("no such table: nowhere"), "{error}");
         assert!(stream.next().await.is_none());
+    });
+}
+
+#[test]
+fn what_is_committed_on_one_connection_can_be_read_on_any_other() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).max_open_conns(2).build().await.unwrap();
+        let (mut writer, mut reader) =
+            (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        writer.batch("CREATE TABLE written (n INTEGER)").await.unwrap();
+        let position = pool.driver().position(&mut writer).await.unwrap();
+        let reached = pool.driver().reached(&mut reader, &position, Duration::ZERO).await;
+        assert!(reached.unwrap());
+        reader.query("SELECT * FROM written", &[]).await.unwrap();
+
+        let other = Position::new("0/16B3748");
+        let error = pool.driver().reached(&mut reader, &other, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert_eq!(pool.driver().role(&reader), None);
+        let status = pool.driver().status(&mut reader).await.unwrap();
+        assert_eq!((status.role, status.position), (Role::Standalone, None));
     });
 }

@@ -60,6 +60,11 @@ pub struct MysqlConnection {
     lost: bool,
     /// The session refuses writes because it was asked to.
     pub(crate) read_only: bool,
+    /// Whether the server is a node of Galera, once it was asked. It has a
+    /// provider from its start or never.
+    pub(crate) galera: Option<bool>,
+    /// The server knows no variables of global transaction identifiers.
+    pub(crate) knows_no_gtids: bool,
     /// Never the same twice on a server, as far as chance allows.
     nonce: (u64, u64),
 }
@@ -103,6 +108,8 @@ impl MysqlConnection {
             lent: false,
             lost: false,
             read_only: false,
+            galera: None,
+            knows_no_gtids: false,
             nonce: (runtime.random(), 0),
         };
         conn.listen();

@@ -4,10 +4,12 @@
 //! order around it. Does not know how an answer is read, nor what an error
 //! means.
 
+use std::time::Duration;
+
 use futures_core::Stream;
 use millpond_driver::{
-    Cancel, ConnectContext, Driver, Error, NodeStatus, Reset, Result, Row, Rows, ServerInfo,
-    Session, TransactionOptions, Value,
+    Cancel, Code, ConnectContext, Driver, Error, NodeStatus, Position, Reset, Result, Row, Rows,
+    ServerInfo, Session, TransactionOptions, Value,
 };
 use mysql_async::prelude::Queryable;
 use mysql_async::{ChangeUserOpts, Conn, Opts};
@@ -15,7 +17,8 @@ use mysql_async::{ChangeUserOpts, Conn, Opts};
 use crate::connection::Server;
 use crate::error::Fault;
 use crate::reactor::{Abrupt, Reactor};
-use crate::{Mysql, MysqlConnection, answer, error, status, value};
+use crate::status::Asks;
+use crate::{Mysql, MysqlConnection, answer, error, place, status, value};
 
 /// What every session begins with: text as UTF-8, `TIMESTAMP` in UTC, and each
 /// statement for itself.
@@ -160,17 +163,47 @@ impl Driver for Mysql {
         command(conn, "ROLLBACK").await
     }
 
+    /// One round trip: once in two, where the server has no names for its
+    /// transactions.
     async fn status(&self, conn: &mut MysqlConnection) -> Result<NodeStatus> {
-        let sql = status::sql(conn.server());
-        let (reactor, client) = conn.ready().await?;
-        let told = reactor.run(status::read(client, sql)).await;
-        conn.finish(told.map_err(Fault::Native), sql)
+        /// A variable that the server does not know.
+        const UNKNOWN: Code = Code::Number(1193);
+
+        loop {
+            let asks = Asks { gtids: !conn.knows_no_gtids, galera: conn.galera != Some(false) };
+            let (family, sql) = (conn.server().family, status::sql(conn.server(), asks));
+            let (reactor, client) = conn.ready().await?;
+            let told = reactor.run(status::read(client, &sql, family, asks)).await;
+            match conn.finish(told.map_err(Fault::Native), &sql) {
+                Err(error) if asks.gtids && error.code() == Some(&UNKNOWN) => {
+                    conn.knows_no_gtids = true;
+                }
+                Err(error) => return Err(error),
+                Ok((status, galera)) => {
+                    conn.galera = Some(galera);
+                    return Ok(status);
+                }
+            }
+        }
     }
 
     async fn set_read_only(&self, conn: &mut MysqlConnection, read_only: bool) -> Result<()> {
         command(conn, if read_only { READ_ONLY } else { READ_WRITE }).await?;
         conn.read_only = read_only;
         Ok(())
+    }
+
+    async fn position(&self, conn: &mut MysqlConnection) -> Result<Position> {
+        place::position(conn).await
+    }
+
+    async fn reached(
+        &self,
+        conn: &mut MysqlConnection,
+        position: &Position,
+        limit: Duration,
+    ) -> Result<bool> {
+        place::reached(conn, position, limit).await
     }
 
     async fn close(&self, conn: MysqlConnection) {

@@ -52,6 +52,21 @@
 //! Tokens that have to be sent as they are, as those of cloud providers, need
 //! TLS and `enable_cleartext_plugin` among the client's own options.
 //!
+//! # In a cluster
+//!
+//! `status` is one round trip. Without the privilege to see the replication
+//! (`REPLICATION CLIENT`, MariaDB's `SLAVE MONITOR`) role and lag are unknown and
+//! the rest is told. The position is the number of transactions in the log, by
+//! their global identifiers. The nodes of a Galera cluster are peers, which take
+//! writes while they are ready and in the primary component; only they have a
+//! name for their cluster.
+//!
+//! Positions are MariaDB's, as `0-1-42`, or MySQL's sets, as
+//! `3e11fa47-…:1-5`, for which the server must log (`log_bin`), and MySQL must
+//! name transactions (`gtid_mode`). The server does the waiting. MariaDB does
+//! not wait where writes are taken and nobody is followed. In Galera there are
+//! none: each of its nodes names transactions by itself.
+//!
 //! # Values
 //!
 //! | value | as a parameter | read back from |
@@ -79,8 +94,10 @@ mod answer;
 mod connection;
 mod driver;
 mod error;
+mod gtid;
 mod login;
 mod options;
+mod place;
 mod reactor;
 mod status;
 mod url;

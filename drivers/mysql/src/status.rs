@@ -11,16 +11,36 @@ use mysql_async::{Conn, Error, Row, Value};
 
 use crate::connection::Server;
 use crate::error::Family;
+use crate::gtid::{GtidSet, Gtids};
 
-/// The question, in one round trip.
-pub(crate) fn sql(server: &Server) -> &'static str {
-    // MySQL renamed it in 8.0.22 and dropped the old name in 8.4.
-    if server.family == Family::Mysql && version(&server.version) >= (8, 0, 22) {
-        "SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only; SHOW REPLICA STATUS"
-    } else {
-        "SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only; SHOW SLAVE STATUS"
-    }
+/// What it makes sense to ask a server for, as it has turned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asks {
+    /// It knows the variables of global transaction identifiers.
+    pub(crate) gtids: bool,
+    /// It may be a node of Galera.
+    pub(crate) galera: bool,
 }
+
+/// The question, in one round trip. What a node of Galera still answers that is
+/// out of the cluster comes first, what may be forbidden comes last.
+pub(crate) fn sql(server: &Server, asks: Asks) -> String {
+    let galera = if asks.galera { GALERA } else { "" };
+    let gtids = match server.family {
+        _ if !asks.gtids => "",
+        Family::Mariadb => ", @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos",
+        _ => ", @@GLOBAL.gtid_mode, @@GLOBAL.gtid_executed",
+    };
+    // MySQL renamed it in 8.0.22 and dropped the old name in 8.4.
+    let renamed = server.family == Family::Mysql && version(&server.version) >= (8, 0, 22);
+    let replica = if renamed { "REPLICA" } else { "SLAVE" };
+    format!(
+        "{galera}SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only{gtids}; SHOW {replica} STATUS"
+    )
+}
+
+const GALERA: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_provider_name', \
+     'wsrep_ready', 'wsrep_cluster_status', 'wsrep_cluster_state_uuid', 'wsrep_last_committed'); ";
 
 /// The leading numbers of `8.0.36-log`.
 fn version(text: &str) -> (u32, u32, u32) {
@@ -30,22 +50,93 @@ fn version(text: &str) -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
+/// A node of Galera, as it sees itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Galera {
+    /// It takes part, in the part of the cluster that has the majority.
+    ready: bool,
+    cluster: Option<Box<str>>,
+    /// How many transactions of the cluster it has.
+    position: Option<u128>,
+}
+
 /// Asks it. Without the privilege to see the replication, the role is unknown
-/// unless the rest tells.
-pub(crate) async fn read(client: &mut Conn, sql: &str) -> mysql_async::Result<NodeStatus> {
+/// unless the rest tells. Says as well whether it is a node of Galera.
+pub(crate) async fn read(
+    client: &mut Conn,
+    sql: &str,
+    family: Family,
+    asks: Asks,
+) -> mysql_async::Result<(NodeStatus, bool)> {
     let mut result = client.query_iter(sql).await?;
-    let modes: Vec<Row> = result.collect().await?;
+    let galera = match asks.galera {
+        true => galera(&result.collect().await?),
+        false => None,
+    };
+    let is_galera = galera.is_some();
+    let modes: Vec<Row> = match result.collect().await {
+        // It answers no questions while it is out of the cluster.
+        Err(Error::Server(refusal)) if is_galera && refusal.code == NOT_PREPARED => {
+            result.drop_result().await?;
+            return Ok((judge(true, false, None, galera), true));
+        }
+        modes => modes?,
+    };
     let channels = match result.collect::<Row>().await {
         Ok(channels) => Some(channels),
         Err(Error::Server(_)) => None,
         Err(error) => return Err(error),
     };
     result.drop_result().await?;
-    let mode = |index| modes.first().and_then(|row| row.as_ref(index)).is_some_and(is_on);
-    Ok(judge(mode(0), mode(1), channels.as_deref()))
+    let modes = modes.first();
+    let mode = |index| modes.and_then(|row| row.as_ref(index)).is_some_and(is_on);
+    let mut status = judge(mode(0), mode(1), channels.as_deref(), galera);
+    if asks.gtids && !is_galera {
+        let text = |index| modes.and_then(|row| row.get_opt::<String, _>(index)?.ok());
+        status.position =
+            position(family, &text(2).unwrap_or_default(), &text(3).unwrap_or_default());
+    }
+    Ok((status, is_galera))
 }
 
-fn judge(read_only: bool, engine_read_only: bool, channels: Option<&[Row]>) -> NodeStatus {
+/// `WSREP has not yet prepared node for application use`.
+const NOT_PREPARED: u16 = 1047;
+
+fn galera(told: &[(String, String)]) -> Option<Galera> {
+    let value = |wanted: &str| {
+        let found = told.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map_or("", |(_, value)| value)
+    };
+    // Servers without a provider have these variables as well.
+    if value("wsrep_provider_name").is_empty() {
+        return None;
+    }
+    let ready = value("wsrep_ready").eq_ignore_ascii_case("ON")
+        && value("wsrep_cluster_status").eq_ignore_ascii_case("Primary");
+    // Nothing but zeros until it has joined one.
+    let cluster = Some(value("wsrep_cluster_state_uuid"))
+        .filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
+    // Below zero until it has joined one.
+    let position = value("wsrep_last_committed").parse().ok();
+    Some(Galera { ready, cluster: cluster.map(Into::into), position })
+}
+
+/// How many transactions are in the log, written here or replayed, by the two
+/// variables that [`sql`] names.
+fn position(family: Family, first: &str, second: &str) -> Option<u128> {
+    match family {
+        Family::Mariadb => first.parse::<Gtids>().ok()?.or(second.parse().ok()?).count(),
+        _ if first.eq_ignore_ascii_case("OFF") || first.is_empty() => None,
+        _ => second.parse::<GtidSet>().ok()?.count(),
+    }
+}
+
+fn judge(
+    read_only: bool,
+    engine_read_only: bool,
+    channels: Option<&[Row]>,
+    galera: Option<Galera>,
+) -> NodeStatus {
     let mut status = NodeStatus::default();
     status.writable = Some(!read_only && !engine_read_only);
     status.role = match channels {
@@ -56,6 +147,12 @@ fn judge(read_only: bool, engine_read_only: bool, channels: Option<&[Row]>) -> N
     };
     // Of several channels the slowest counts.
     status.lag = channels.unwrap_or_default().iter().filter_map(lag).max();
+    if let Some(galera) = galera {
+        status.role = Role::Peer;
+        status.writable = status.writable.map(|writable| writable && galera.ready);
+        status.cluster = galera.cluster;
+        status.position = galera.position;
+    }
     status
 }
 
@@ -96,17 +193,64 @@ mod tests {
             [("8.4.0", "REPLICA"), ("8.0.21", "SLAVE"), ("10.11.14-MariaDB", "SLAVE")]
         {
             let server = Server::new(version, "");
-            assert!(sql(&server).ends_with(&format!("SHOW {name} STATUS")), "{version}");
+            let sql = sql(&server, Asks { gtids: true, galera: true });
+            assert!(sql.ends_with(&format!("SHOW {name} STATUS")), "{version}");
         }
     }
 
     #[test]
     fn a_node_without_channels_is_a_primary_if_it_takes_writes() {
-        let primary = judge(false, false, Some(&[]));
+        let primary = judge(false, false, Some(&[]), None);
         assert_eq!((primary.role, primary.writable), (Role::Primary, Some(true)));
-        let stopped = judge(true, false, Some(&[]));
+        let stopped = judge(true, false, Some(&[]), None);
         assert_eq!((stopped.role, stopped.writable), (Role::Unknown, Some(false)));
-        assert_eq!(judge(false, false, None).role, Role::Unknown, "not allowed to see");
-        assert_eq!(judge(true, true, None).role, Role::Replica, "a reader on shared storage");
+        assert_eq!(judge(false, false, None, None).role, Role::Unknown, "not allowed to see");
+        assert_eq!(judge(true, true, None, None).role, Role::Replica, "a reader on shared storage");
+    }
+
+    fn told(provider: &str, ready: &str, status: &str, uuid: &str) -> Option<Galera> {
+        galera(&[
+            ("wsrep_cluster_state_uuid".to_owned(), uuid.to_owned()),
+            ("wsrep_cluster_status".to_owned(), status.to_owned()),
+            ("wsrep_provider_name".to_owned(), provider.to_owned()),
+            ("wsrep_ready".to_owned(), ready.to_owned()),
+            ("wsrep_last_committed".to_owned(), "9".to_owned()),
+        ])
+    }
+
+    #[test]
+    fn a_node_of_galera_is_a_peer_that_takes_writes_while_it_is_in_the_majority() {
+        const UUID: &str = "0ba0e2a2-0000-11f0-8000-d3c2b1a09f8e";
+
+        for (ready, component, read_only, writable) in [
+            ("ON", "Primary", false, true),
+            ("ON", "Primary", true, false),
+            ("OFF", "Primary", false, false),
+            ("ON", "non-Primary", false, false),
+            ("OFF", "Disconnected", false, false),
+        ] {
+            let status = judge(read_only, false, Some(&[]), told("Galera", ready, component, UUID));
+            assert_eq!((status.role, status.writable), (Role::Peer, Some(writable)), "{component}");
+            assert_eq!((status.cluster.as_deref(), status.position), (Some(UUID), Some(9)));
+        }
+        let joining = "00000000-0000-0000-0000-000000000000";
+        let alone = told("Galera", "OFF", "non-Primary", joining).expect("a provider");
+        assert_eq!(alone.cluster, None);
+    }
+
+    #[test]
+    fn a_server_without_a_provider_is_no_node_of_galera() {
+        assert_eq!(told("", "OFF", "Disconnected", ""), None);
+        assert_eq!(galera(&[]), None);
+    }
+
+    #[test]
+    fn a_position_is_the_number_of_transactions_in_the_log() {
+        assert_eq!(position(Family::Mariadb, "0-1-42,1-1-8", "0-2-44"), Some(52));
+        assert_eq!(position(Family::Mariadb, "", ""), None, "nothing is logged");
+        let set = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:7";
+        assert_eq!(position(Family::Mysql, "ON", set), Some(6));
+        assert_eq!(position(Family::Mysql, "ON", ""), None, "nothing is logged");
+        assert_eq!(position(Family::Mysql, "OFF", set), None);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use millpond_driver::{Cancel, Error, Fate, Outcome, Result, Session};
+use millpond_driver::{Cancel, Error, Fate, Outcome, Result, Role, Runtime, Session};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::error;
@@ -45,6 +45,8 @@ pub struct PostgresConnection {
     /// An error has told that the connection is lost.
     doomed: bool,
     pub(crate) read_only: bool,
+    /// The user may not know which cluster the server belongs to.
+    pub(crate) cluster_is_hidden: bool,
     version: Box<str>,
     way: Arc<Way>,
 }
@@ -89,6 +91,7 @@ impl PostgresConnection {
             mark: AtomicU8::new(SETTLED),
             doomed: false,
             read_only: false,
+            cluster_is_hidden: false,
             version: version.into(),
             way: Arc::new(way),
         }
@@ -131,7 +134,16 @@ impl PostgresConnection {
     /// statement after a promotion it tells anew. `false` where it never does,
     /// before PostgreSQL 14.
     pub fn in_hot_standby(&self) -> bool {
-        self.leash.link.is_standby()
+        self.leash.link.is_standby() == Some(true)
+    }
+
+    pub(crate) fn role(&self) -> Option<Role> {
+        let standby = self.leash.link.is_standby()?;
+        Some(if standby { Role::Replica } else { Role::Primary })
+    }
+
+    pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.way.runtime)
     }
 
     pub(crate) fn version(&self) -> &str {

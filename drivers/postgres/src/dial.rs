@@ -15,7 +15,7 @@ use crate::PostgresConnection;
 use crate::error;
 use crate::link::Link;
 use crate::options::{Host, Options, Place, TargetSession};
-use crate::task::drive;
+use crate::task::{drive, look};
 use crate::tls::{self, TlsMode};
 use crate::way::Way;
 use crate::wire::{Negotiated, Wire};
@@ -122,9 +122,9 @@ async fn attempt(
     let wire = Wire::new(secured.stream, Arc::clone(&link), secured.binding);
     let (client, connection) = login.connect_raw(wire, Negotiated).await.map_err(error::refused)?;
     let version = connection.parameter("server_version").unwrap_or_default().to_owned();
-    let is_on = |value: &str| value == "on";
-    let standby = connection.parameter("in_hot_standby").map(is_on);
-    let read_only = connection.parameter("default_transaction_read_only").map(is_on);
+    look(&connection, &link);
+    let standby = link.is_standby();
+    let read_only = connection.parameter("default_transaction_read_only").map(|told| told == "on");
     runtime.spawn(Box::pin(drive(connection, Arc::clone(&link))));
     let way = Way {
         runtime: Arc::clone(runtime),

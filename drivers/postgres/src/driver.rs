@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use millpond_driver::{
-    Cancel, Cause, ConnectContext, Driver, Error, Fate, Keepalive, NodeStatus, Outcome, Reset,
-    Result, Role, Row, Rows, Scope, ServerInfo, Session, TransactionOptions, Value,
+    Cancel, Cause, ConnectContext, Driver, Error, Fate, Keepalive, NodeStatus, Outcome, Position,
+    Reset, Result, Role, Row, Rows, Scope, ServerInfo, Session, TransactionOptions, Value,
 };
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::options::{DEFAULT_PORT, Host, Options, TargetSession};
-use crate::{PostgresConnection, TlsMode, dial, stream, url};
+use crate::{PostgresConnection, TlsMode, dial, place, stream, url};
 
 /// A PostgreSQL server, or several of which one is wanted.
 ///
@@ -184,14 +183,6 @@ const FRESH: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UN
 
 const READ_ONLY: &str = "SET default_transaction_read_only = on;";
 
-/// Role, whether it takes writes, its place in the log, bytes not replayed, and
-/// seconds since the last change replayed.
-const STATUS: &str = "SELECT r, current_setting('transaction_read_only'), \
-     pg_wal_lsn_diff(CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, '0/0'), \
-     CASE WHEN r THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END, \
-     CASE WHEN r THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END \
-     FROM pg_is_in_recovery() AS r";
-
 impl Driver for Postgres {
     type Connection = PostgresConnection;
 
@@ -292,13 +283,7 @@ impl Driver for Postgres {
     }
 
     async fn status(&self, conn: &mut PostgresConnection) -> Result<NodeStatus> {
-        let answer = conn.run(async |client| client.simple_query(STATUS).await).await?;
-        let row = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.ok_or_else(|| Error::decode("the server told no status"))?;
-        Ok(node_status(row, conn.read_only))
+        place::status(conn).await
     }
 
     /// New transactions refuse writes, unless they ask for them.
@@ -309,24 +294,24 @@ impl Driver for Postgres {
         Ok(())
     }
 
+    fn role(&self, conn: &PostgresConnection) -> Option<Role> {
+        conn.role()
+    }
+
+    async fn position(&self, conn: &mut PostgresConnection) -> Result<Position> {
+        place::position(conn).await
+    }
+
+    async fn reached(
+        &self,
+        conn: &mut PostgresConnection,
+        position: &Position,
+        limit: Duration,
+    ) -> Result<bool> {
+        place::reached(conn, position, limit).await
+    }
+
     async fn close(&self, conn: PostgresConnection) {
         conn.close().await;
     }
-}
-
-/// `by_us`: the session refuses writes because it was asked to.
-fn node_status(row: &SimpleQueryRow, by_us: bool) -> NodeStatus {
-    fn number<T: std::str::FromStr>(row: &SimpleQueryRow, index: usize) -> Option<T> {
-        row.get(index)?.parse().ok()
-    }
-    let standby = row.get(0) == Some("t");
-    let mut status = NodeStatus::default();
-    status.role = if standby { Role::Replica } else { Role::Primary };
-    status.writable = Some(!standby && (by_us || row.get(1) == Some("off")));
-    status.position = number(row, 2);
-    // What was restored from an archive was never received.
-    status.lag_bytes = number::<i128>(row, 3).map(|bytes| bytes.max(0) as u64);
-    status.lag =
-        number::<f64>(row, 4).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    status
 }

@@ -97,6 +97,20 @@
 //! more, and so does stopping their statements, which needs no login. Where the
 //! database is named by default, it is that of the user who logs in.
 //!
+//! # In a cluster
+//!
+//! From PostgreSQL 14 on the server tells each session its role, and a promotion
+//! with the first answer after it, so `role` costs nothing. `status` is one
+//! round trip, for which no privilege is needed. The cluster is the system
+//! identifier; where calling `pg_control_system` was forbidden it is unknown. A
+//! standby knows its timeline from its primary and tells it those who may read
+//! all statistics (`pg_read_all_stats`).
+//!
+//! A position is a place in the write-ahead log, as `0/16B3748`. A standby is
+//! asked, at most every 20 ms, whether it has replayed what is before it; a
+//! primary once. Of a timeline it says nothing: a primary that took over may
+//! have come past a place before which a write was lost.
+//!
 //! # Limits
 //!
 //! - Logins by password (SCRAM, MD5, plain) and by certificate; none by Kerberos.
@@ -116,6 +130,7 @@ mod error;
 mod link;
 mod notifications;
 mod options;
+mod place;
 mod query;
 mod sniff;
 mod statements;

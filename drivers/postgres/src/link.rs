@@ -31,9 +31,14 @@ const AWAKE: u8 = 1;
 /// The task is to be polled: there may be something to send.
 const RUNG: u8 = 2;
 
+/// The server does not tell its role.
+const UNTOLD: u8 = 0;
+const PRIMARY: u8 = 1;
+const STANDBY: u8 = 2;
+
 #[derive(Default)]
 pub(crate) struct Link {
-    /// One of the three above.
+    /// One of the first three above.
     stage: AtomicU8,
     /// The transaction status as the server last told it.
     status: AtomicU8,
@@ -49,8 +54,8 @@ pub(crate) struct Link {
     doubt: AtomicBool,
     /// Requests to cancel that may still reach the server.
     cancels: AtomicU32,
-    /// The server follows another one.
-    standby: AtomicBool,
+    /// One of the last three above.
+    role: AtomicU8,
     /// The server has told parameters that the task has not looked at.
     parameters_changed: AtomicBool,
     /// The connection is gone and its task is to end without goodbye.
@@ -133,12 +138,21 @@ impl Link {
         changed
     }
 
-    pub(crate) fn set_standby(&self, standby: bool) {
-        self.standby.store(standby, Ordering::Relaxed);
+    /// Whether the server follows another one, if it tells.
+    pub(crate) fn set_standby(&self, standby: Option<bool>) {
+        let role = match standby {
+            None => UNTOLD,
+            Some(false) => PRIMARY,
+            Some(true) => STANDBY,
+        };
+        self.role.store(role, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_standby(&self) -> bool {
-        self.standby.load(Ordering::Relaxed)
+    pub(crate) fn is_standby(&self) -> Option<bool> {
+        match self.role.load(Ordering::Relaxed) {
+            UNTOLD => None,
+            role => Some(role == STANDBY),
+        }
     }
 
     /// For the task: it is over.

@@ -25,7 +25,6 @@ pub(crate) fn drive(
 async fn move_bytes(end: End, mut connection: Connection<Wire, Wire>) {
     let link = &*end.0;
     let bell = bell(&end.0);
-    look(&connection, link);
     poll_fn(|cx| {
         link.wakes(cx);
         if link.is_abandoned() {
@@ -55,8 +54,8 @@ async fn move_bytes(end: End, mut connection: Connection<Wire, Wire>) {
 }
 
 /// The role, which changes when a standby is promoted.
-fn look(connection: &Connection<Wire, Wire>, link: &Link) {
-    link.set_standby(connection.parameter("in_hot_standby") == Some("on"));
+pub(crate) fn look(connection: &Connection<Wire, Wire>, link: &Link) {
+    link.set_standby(connection.parameter("in_hot_standby").map(|told| told == "on"));
 }
 
 fn keep(link: &Link, message: AsyncMessage) {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use futures_core::Stream;
 use millpond_driver::{
-    AccessMode, Cancel, ConnectContext, Driver, Error, NodeStatus, Reset, Result, Role, Row, Rows,
-    ServerInfo, Session, TransactionOptions, Value,
+    AccessMode, Cancel, ConnectContext, Driver, Error, NodeStatus, Position, Reset, Result, Role,
+    Row, Rows, ServerInfo, Session, TransactionOptions, Value,
 };
 
 use crate::open::Database;
@@ -265,7 +265,28 @@ impl Driver for Sqlite {
         conn.settle().await?.set_read_only(read_only)
     }
 
+    /// The only one there is: every connection of a database reads what has been
+    /// committed on any other.
+    async fn position(&self, _conn: &mut SqliteConnection) -> Result<Position> {
+        Ok(Position::new(EVERYWHERE))
+    }
+
+    async fn reached(
+        &self,
+        _conn: &mut SqliteConnection,
+        position: &Position,
+        _limit: Duration,
+    ) -> Result<bool> {
+        if position.as_str() == EVERYWHERE {
+            return Ok(true);
+        }
+        Err(Error::config(format!("the only position here is {EVERYWHERE}, not `{position}`")))
+    }
+
     async fn close(&self, mut conn: SqliteConnection) {
         conn.close().await;
     }
 }
+
+/// The place in a log that SQLite has not.
+const EVERYWHERE: &str = "committed";
