@@ -224,7 +224,7 @@ impl<D: Driver> Inner<D> {
         all.retain(|(.., rank)| *rank == best);
         let views: Vec<_> = all.iter().map(|(_, view, _)| *view).collect();
         let picked = self.strategy.pick(&views, random.rotate_left(17));
-        all.get(picked).or(all.first()).map(|(index, ..)| *index)
+        all.get(picked).or_else(|| all.first()).map(|(index, ..)| *index)
     }
 
     /// A connection of the best node, if that has an idle one; else the node, if
