@@ -650,7 +650,7 @@ fn a_cluster_that_is_dropped_leaves_no_connection_and_no_task() {
 #[test]
 fn callers_cancelled_anywhere_leave_no_load_behind() {
     for polls in 0..60 {
-        with_trio(30 + u64::from(polls), async |sim, trio, cluster| {
+        with_trio(30 + polls, async |sim, trio, cluster| {
             let calls = (0..12).map(|n| {
                 let cluster = cluster.clone();
                 let route = [Route::Primary, Route::Replica, Route::PreferReplica][n % 3];

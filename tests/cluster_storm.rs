@@ -85,8 +85,8 @@ async fn trouble(sim: &Sim, trio: &Trio, cluster: &Cluster<Fake>) {
         sim.sleep(MS * sim.below(1500) as u32).await;
         let (name, fake) = all[sim.below(3) as usize];
         match sim.below(9) {
-            0 => drop(take_down(fake)),
-            1 => drop(bring_back(fake)),
+            0 => take_down(fake),
+            1 => bring_back(fake),
             2 => ice.push((fake, freeze(fake))),
             3 | 4 => melt(&mut ice),
             5 => drop(fake.restart()),

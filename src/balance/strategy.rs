@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_go_round_from_a_random_node_and_weigh() {
+    fn turns_go_round_and_weigh_from_a_random_node() {
         let nodes = [NodeView::new(0, MS); 3];
         let turns = RoundRobin::new();
         let first = turns.pick(&nodes, 12_345);
