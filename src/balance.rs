@@ -40,13 +40,20 @@
 //! # Ok::<_, millpond::Error>(())
 //! ```
 //!
+//! From a URL it comes by [`connect_cluster`](crate::connect_cluster), from a
+//! document by [`ClusterConfig`].
+//!
 //! In the folder beside it, from the inside out: `strategy`, `estimate`, `lag`,
 //! `standing`, `route` and `record` are pure; `gauge` is what is met on a node, `hub` how
 //! everybody hears of everybody; `watcher` asks and decides; `acquire`, `run`,
-//! `builder`, `snapshot`, `numbers` and `events` are what a user meets.
+//! `builder`, `snapshot`, `numbers` and `events` are what a user meets; `config`,
+//! `url` and `document` are how a cluster is written down.
 
 mod acquire;
 mod builder;
+pub(crate) mod config;
+#[cfg(feature = "serde")]
+mod document;
 mod estimate;
 mod events;
 mod gauge;
@@ -60,6 +67,7 @@ mod run;
 mod snapshot;
 mod standing;
 mod strategy;
+pub(crate) mod url;
 mod watcher;
 
 use std::fmt;
@@ -73,6 +81,7 @@ use millpond_driver::{Driver, Error, Position, Result};
 
 pub use acquire::Acquire;
 pub use builder::Builder;
+pub use config::ClusterConfig;
 pub use events::Event;
 pub use node::Member;
 pub use route::Route;

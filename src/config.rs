@@ -5,7 +5,7 @@
 #[cfg(feature = "serde")]
 pub(crate) mod document;
 mod env;
-mod text;
+pub(crate) mod text;
 pub(crate) mod url;
 
 use std::fmt;
@@ -249,6 +249,11 @@ impl PoolConfig {
         self
     }
 
+    /// The longest an acquire takes, if that is set.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.acquire_timeout
+    }
+
     /// All defaults.
     pub fn new() -> Self {
         Self::default()
@@ -319,7 +324,7 @@ impl PoolConfig {
 
 /// Why a setting was not made.
 #[derive(Debug, PartialEq)]
-enum Unset {
+pub(crate) enum Unset {
     /// There is none of that name.
     NoSuchName,
     /// The value is not of this form.
@@ -327,7 +332,7 @@ enum Unset {
 }
 
 /// A setting with a wrong value, the value as it was written.
-fn fault(name: &str, value: impl fmt::Display, form: &str) -> String {
+pub(crate) fn fault(name: &str, value: impl fmt::Display, form: &str) -> String {
     format!("{name} = {value}: must be {form}")
 }
 

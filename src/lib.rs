@@ -50,9 +50,9 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use balance::{Cluster, Route};
+pub use balance::{Cluster, ClusterConfig, Route};
 pub use config::{IdleOrder, PoolConfig};
-pub use drivers::connect;
+pub use drivers::{connect, connect_cluster};
 #[cfg(feature = "serde_json")]
 pub use millpond_driver::Json;
 pub use millpond_driver::{

@@ -4,6 +4,8 @@
     any(feature = "tokio", feature = "async-std", feature = "smol")
 ))]
 
+#[path = "sqlite/cluster.rs"]
+mod cluster;
 #[path = "support/storm.rs"]
 mod storm;
 

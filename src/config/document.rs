@@ -56,7 +56,7 @@ impl fmt::Display for Node {
 }
 
 /// A kind of setting, as documents hold it.
-pub(super) trait Field: Setting {
+pub(crate) trait Field: Setting {
     /// What it looks like in a document, for the error.
     const FORM: &'static str = <Self as Setting>::FORM;
 
@@ -72,7 +72,7 @@ pub(super) trait Field: Setting {
 }
 
 /// Reads the value of a setting.
-pub(super) fn read<T: Field>(node: &Node) -> Result<T, Unset> {
+pub(crate) fn read<T: Field>(node: &Node) -> Result<T, Unset> {
     T::from_node(node).ok_or(Unset::Not(<T as Field>::FORM))
 }
 

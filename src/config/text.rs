@@ -13,7 +13,7 @@ use super::Unset;
 use super::IdleOrder;
 
 /// A kind of value that a setting can have.
-pub(super) trait Setting: Sized {
+pub(crate) trait Setting: Sized {
     /// What it looks like, for the error: "a whole number".
     const FORM: &'static str;
 
@@ -21,7 +21,7 @@ pub(super) trait Setting: Sized {
 }
 
 /// Reads the value of a setting.
-pub(super) fn read<T: Setting>(text: &str) -> Result<T, Unset> {
+pub(crate) fn read<T: Setting>(text: &str) -> Result<T, Unset> {
     T::from_text(text).ok_or(Unset::Not(T::FORM))
 }
 

@@ -1,8 +1,9 @@
 //! The settings of a pool among the parameters of a database's URL.
 //!
 //! Owns the division of a URL between pool and driver: parameters named as
-//! settings of a pool are taken out, everything else is the driver's. Knows no
-//! scheme, and never repeats a URL in an error: it may hold a password.
+//! settings of a pool, or of who else asks, are taken out, everything else is the
+//! driver's. Knows no scheme, and never repeats a URL in an error: it may hold a
+//! password.
 
 use millpond_driver::url::{decode, nearest, pairs};
 use millpond_driver::{Error, Result};
@@ -20,14 +21,26 @@ pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
 /// whatever is wrong with the settings.
 pub(crate) fn take(url: &str, faults: &mut Vec<String>) -> (PoolConfig, String) {
     let mut config = PoolConfig::new();
+    let url = take_named(url, PoolConfig::SETTINGS, faults, |name, text| config.set(name, text));
+    (config, url)
+}
+
+/// Makes settings of the parameters with these names, every fault noted. The URL
+/// without them.
+pub(crate) fn take_named(
+    url: &str,
+    names: &[&str],
+    faults: &mut Vec<String>,
+    mut set: impl FnMut(&str, &str) -> Result<(), Unset>,
+) -> String {
     let Some((before, query)) = url.split_once('?') else {
-        return (config, url.to_owned());
+        return url.to_owned();
     };
     let mut rest = Vec::new();
     let mut seen = Vec::new();
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if !PoolConfig::SETTINGS.contains(&name) {
+        if !names.contains(&name) {
             rest.push(pair);
             continue;
         }
@@ -37,30 +50,34 @@ pub(crate) fn take(url: &str, faults: &mut Vec<String>) -> (PoolConfig, String) 
         seen.push(name);
         match decode(name, value) {
             Ok(text) => {
-                if let Err(Unset::Not(form)) = config.set(name, &text) {
+                if let Err(Unset::Not(form)) = set(name, &text) {
                     faults.push(fault(name, format_args!("{text:?}"), form));
                 }
             }
             Err(error) => faults.push(error.to_string()),
         }
     }
-    let url = match rest.as_slice() {
+    match rest.as_slice() {
         [] => before.to_owned(),
         rest => format!("{before}?{}", rest.join("&")),
-    };
-    (config, url)
+    }
 }
 
 /// What a driver says of a URL, with the setting that was meant where it does
 /// not know the parameter: it cannot tell a setting of the pool with a letter
 /// missing from one that nobody has.
 pub(crate) fn hint(url: &str, error: Error) -> Error {
-    let (_, query) = url.split_once('?').unwrap_or_default();
-    let refused = pairs(query).find(|(name, _)| error.message().starts_with(&format!("{name:?} ")));
-    match refused.and_then(|(name, _)| nearest(name, PoolConfig::SETTINGS)) {
+    match refused(url, &error).and_then(|name| nearest(name, PoolConfig::SETTINGS)) {
         Some(setting) => Error::config(format!("{error}; of the pool there is {setting}")),
         None => error,
     }
+}
+
+/// The parameter that a driver does not know, if that is what it says of a URL.
+pub(crate) fn refused<'u>(url: &'u str, error: &Error) -> Option<&'u str> {
+    let (_, query) = url.split_once('?').unwrap_or_default();
+    let said = |name: &str| error.message().starts_with(&format!("{name:?} "));
+    pairs(query).map(|(name, _)| name).find(|name| said(name))
 }
 
 #[cfg(test)]

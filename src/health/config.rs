@@ -98,6 +98,17 @@ impl HealthConfig {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), listing every fault with
     /// field, value and rule.
     pub fn validate(&self) -> Result<()> {
+        let faults = self.faults();
+        match faults.is_empty() {
+            true => Ok(()),
+            false => {
+                Err(Error::config(format!("invalid health configuration: {}", faults.join("; "))))
+            }
+        }
+    }
+
+    /// Every fault, each as field, value and rule.
+    pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let intervals = [
             ("interval", Some(self.rules.interval)),
@@ -123,12 +134,7 @@ impl HealthConfig {
                 faults.push(format!("{name} = 0: must be at least 1"));
             }
         }
-        match faults.is_empty() {
-            true => Ok(()),
-            false => {
-                Err(Error::config(format!("invalid health configuration: {}", faults.join("; "))))
-            }
-        }
+        faults
     }
 }
 
