@@ -255,6 +255,15 @@ impl<D: Driver> Cluster<D> {
         self.inner.node(name).map(|node| node.pool.clone())
     }
 
+    /// Which of its nodes a caller would be sent to now. For measurements: it
+    /// sends nobody there.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn would_pick(&self, route: Route) -> Option<usize> {
+        let &wanted = route.tiers().first()?;
+        self.inner.pick(&self.inner.nodes.load(), wanted, |_, duty| duty.serves(wanted))
+    }
+
     /// The cluster in numbers.
     pub fn snapshot(&self) -> ClusterSnapshot {
         self.inner.snapshot()
@@ -301,8 +310,8 @@ impl<D: Driver> Inner<D> {
                 name: node.name.to_string(),
                 state: record.health.state(),
                 role: record.standing.role,
-                takes_writes: duty.has(Duty::WRITE),
-                serves_reads: duty.has(Duty::READ),
+                takes_writes: duty.serves(Duty::WRITE),
+                serves_reads: duty.serves(Duty::READ),
                 lag: record.lag,
                 weight: f64::from(record.set_weight) * record.health.weight(now),
                 cost: gauge.cost(),

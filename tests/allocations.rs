@@ -2,7 +2,8 @@
 //!
 //! Counts the allocations of this thread alone, so that tests beside it do not
 //! disturb. Polls by hand on a runtime that stands still: what a real runtime
-//! allocates is not the pool's.
+//! allocates is not the pool's. A cluster is asked between two moves of the
+//! simulator, for it needs its background task once.
 
 #[path = "support/still.rs"]
 mod still;
@@ -15,7 +16,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use millpond::drivers::fake::Fake;
-use millpond::{Pool, PooledConnection};
+use millpond::testing::sim::Sim;
+use millpond::{Cluster, Pool, PooledConnection, Route};
 use still::Still;
 
 #[test]
@@ -55,6 +57,25 @@ fn trying_for_a_connection_allocates_nothing() {
         drop(held);
     };
     assert_eq!(allocations(cycle), 0);
+}
+
+#[test]
+fn a_warm_acquire_from_a_cluster_and_its_release_allocate_nothing() {
+    Sim::new(1).run(async |sim| {
+        let mut builder = Cluster::builder().runtime(sim.clone());
+        for name in ["a", "b", "c"] {
+            builder = builder.node(name, Pool::builder(Fake::new()).max_open_conns(2));
+        }
+        let cluster = builder.build().await.expect("three nodes that answer");
+        let mut all = Vec::new();
+        for _ in 0..6 {
+            all.push(cluster.acquire(Route::Any).await.expect("nothing refuses it"));
+        }
+        drop(all);
+        let often = || (0..1000).for_each(|_| drop(at_once(cluster.acquire(Route::Any))));
+        often();
+        assert_eq!(allocations(often), 0);
+    });
 }
 
 /// Once as many have waited before, and the keeper that minds their deadlines

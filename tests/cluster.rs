@@ -146,6 +146,8 @@ fn a_node_that_refuses_connections_is_out_at_once_and_readers_see_no_error() {
         for _ in 0..20 {
             cluster.query(Route::Replica, "SELECT 1", &[]).await.unwrap();
         }
+        // The last probe was a while ago.
+        sim.sleep(SECOND * 40).await;
         take_down(&trio.b);
         let start = sim.now();
         for _ in 0..50 {
@@ -186,6 +188,22 @@ fn all_connections_of_a_node_may_die_without_the_node_being_put_out() {
         let now = cluster.snapshot();
         assert_eq!(now.node("b").unwrap().ejections, 0);
         assert!(now.node("b").unwrap().is_used());
+    });
+}
+
+#[test]
+fn a_node_on_which_every_statement_kills_its_connection_is_out_though_it_takes_new_ones() {
+    Sim::new(35).run(async |sim| {
+        let trio = Trio::new();
+        let cluster = trio.builder(&sim).strategy(RoundRobin::new()).build().await.unwrap();
+        trio.b.always_query(Act::cut()).always_status(Act::Answer);
+        let start = sim.now();
+        while cluster.snapshot().node("b").unwrap().is_used() {
+            assert!(sim.now() - start < SECOND * 6, "{}", cluster.snapshot());
+            // The budget is soon spent; what matters here is how long that goes on.
+            let _ = cluster.query(Route::Replica, "SELECT 1", &[]).await;
+            sim.sleep(MS * 10).await;
+        }
     });
 }
 

@@ -5,8 +5,9 @@
 //! cargo run --release --manifest-path bench/Cargo.toml -- queue 51  one work, 51 rounds
 //! ```
 //!
-//! Works: `single`, `pair`, `queue`, `crowd`, `cancel`, and `metrics`, of
-//! millpond alone; each says in its file under `work/` what it does. A round
+//! Works: `single`, `pair`, `queue`, `crowd`, `cancel`, and, of
+//! millpond alone, `metrics` and `pick`; each says in its file under `work/` what
+//! it does. A round
 //! runs a work once on each pool in turn, so that a busy moment of the machine
 //! falls on all of them; the tables show medians over the rounds, the lowest
 //! first. Ratios and their targets carry over from machine to machine,
@@ -37,6 +38,7 @@ use work::cancel::Cancel;
 use work::crowd::Crowd;
 use work::metrics;
 use work::pair::Pair;
+use work::pick;
 use work::queue::Queue;
 use work::single::Single;
 use work::swap;
@@ -46,13 +48,14 @@ const ROUNDS: usize = 21;
 
 type Measure = fn(usize);
 
-const WORKS: [(&str, Measure); 6] = [
+const WORKS: [(&str, Measure); 7] = [
     ("single", measure::<Single>),
     ("pair", measure::<Pair>),
     ("queue", measure::<Queue>),
     ("crowd", measure::<Crowd>),
     ("cancel", measure::<Cancel>),
     ("metrics", metrics::measure),
+    ("pick", pick::measure),
 ];
 
 fn main() -> ExitCode {

@@ -7,6 +7,7 @@ pub(crate) mod cancel;
 pub(crate) mod crowd;
 pub(crate) mod metrics;
 pub(crate) mod pair;
+pub(crate) mod pick;
 pub(crate) mod queue;
 pub(crate) mod single;
 pub(crate) mod swap;

@@ -20,21 +20,25 @@ const DOUBT: Duration = Duration::from_secs(1);
 pub(super) struct Estimate {
     /// In seconds; without meaning while nothing was measured.
     mean: f64,
-    /// For how many measurements it stands.
+    /// How much of the memory it stands for, up to 1.
     trust: f64,
     known: bool,
 }
 
 impl Estimate {
-    /// Adds what was measured in the time that has passed.
+    /// Adds what was measured in the time that has passed. That counts for the
+    /// time and not for how often it was measured: of a node that has become
+    /// slow little is asked, and what it took before must not outvote that.
     pub(super) fn add(&mut self, sum: Duration, count: u64, passed: Duration) {
         if count == 0 {
             self.trust *= fading(passed, DOUBT);
             return;
         }
-        let old = self.trust * fading(passed, MEMORY);
-        let new = count as f64;
-        self.mean = (self.mean * old + sum.as_secs_f64()) / (old + new);
+        let kept = fading(passed, MEMORY);
+        // Also what was measured in no time counts.
+        let (old, new) = (self.trust * kept, (1.0 - kept).max(f64::EPSILON));
+        let measured = sum.as_secs_f64() / count as f64;
+        self.mean = (self.mean * old + measured * new) / (old + new);
         self.trust = old + new;
         self.known = true;
     }
@@ -48,6 +52,12 @@ impl Estimate {
     pub(super) fn mean(&self) -> Option<f64> {
         self.known.then_some(self.mean)
     }
+}
+
+/// What is to be expected of a node right after a fault, until the next look: as
+/// if nothing else had been met there since the last.
+pub(super) fn alarmed(expected: Duration, fault: Duration, tick: Duration) -> Duration {
+    expected + fault.saturating_sub(expected).mul_f64(1.0 - fading(tick, MEMORY))
 }
 
 /// What is left after so long of what is a third after `span`.
@@ -130,6 +140,27 @@ mod tests {
         assert!(slower > 85, "{slower}");
     }
 
+    /// What was measured counted by how often: after a second of little use a
+    /// node that took ten times as long showed twice as slow.
+    #[test]
+    fn a_node_that_is_asked_less_because_it_is_slow_shows_as_soon() {
+        let mut estimate = Estimate::default();
+        after(&mut estimate, 40, sample(MS, 1000));
+        let slow = after(&mut estimate, 8, sample(MS * 10, 4));
+        assert!((36..45).contains(&slow), "after two seconds of five: {slow}");
+    }
+
+    #[test]
+    fn what_is_measured_after_a_long_rest_weighs_no_more_than_after_a_short_one() {
+        let mut estimate = Estimate::default();
+        estimate.add(MS * 100, 100, Duration::from_secs(3600));
+        let slow = after(&mut estimate, 20, sample(MS * 10, 100));
+        assert!((60..75).contains(&slow), "after five seconds: {slow}");
+        let mut fresh = Estimate::default();
+        fresh.add(MS, 1, Duration::ZERO);
+        assert_eq!(fresh.mean(), Some(0.001));
+    }
+
     #[test]
     fn one_slow_statement_among_many_hardly_counts() {
         let mut estimate = Estimate::default();
@@ -157,6 +188,14 @@ mod tests {
         assert_eq!(after(&mut Estimate::default(), 1, Sample::default()), 10);
         let mut alone = Estimate::default();
         assert_eq!(update(&mut [(&mut alone, Sample::default())], TICK), [None]);
+    }
+
+    #[test]
+    fn a_fault_shows_before_the_next_look_and_further_ones_add_up() {
+        let once = alarmed(MS * 5, MS * 1000, TICK);
+        assert!((MS * 50..MS * 60).contains(&once), "{once:?}");
+        assert!(alarmed(once, MS * 1000, TICK) > MS * 95);
+        assert_eq!(alarmed(MS * 1500, MS * 1000, TICK), MS * 1500);
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use event_listener::Event as Signal;
 use millpond_driver::{Cause, Error, ErrorKind, NodeStatus, Result, Role};
 
-use super::estimate::Sample;
+use super::estimate::{self, Sample};
 use super::hub::Hub;
 use super::record::Record;
 use super::route::Duty;
 use super::strategy::NodeView;
+use super::watcher::TICK;
 use crate::health::{Fact, Rules};
 use crate::pool::{self, Observer};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
@@ -168,6 +169,12 @@ impl Gauge {
         self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Shows a fault before the watcher looks: until then all callers would be
+    /// sent where statements fail at once, because nobody is there for long.
+    fn alarm(&self, took: Duration) {
+        self.set_cost(estimate::alarmed(self.cost(), took.max(FAULT), TICK));
+    }
+
     /// A statement or connect has failed in a way that says something of the
     /// node.
     fn failed(&self, fact: Fact, error: &Error, took: Duration) {
@@ -314,7 +321,10 @@ impl Observer for Gauge {
             }
             pool::Event::Statement { took, error: None, .. } => self.answered(*took),
             pool::Event::Statement { took, error: Some(error), .. } => match Fact::of(error) {
-                Some(fact) => self.failed(fact, error, *took),
+                Some(fact) => {
+                    self.alarm(*took);
+                    self.failed(fact, error, *took);
+                }
                 None => {
                     self.answered(*took);
                     if error.cause() == Cause::WrongRole {
@@ -322,8 +332,8 @@ impl Observer for Gauge {
                     }
                 }
             },
+            // Not an answer to anything asked: it says nothing of statements.
             pool::Event::Connected { .. } => {
-                self.answers.fetch_add(1, Ordering::Relaxed);
                 let forgotten = self.record.lock().connect_error.take();
                 drop(forgotten);
             }

@@ -33,7 +33,9 @@ pub struct NodeSnapshot {
     pub role: Role,
     /// Whether it is used for writes.
     pub takes_writes: bool,
-    /// Whether it serves those who ask for a replica.
+    /// Whether it serves those who ask for a replica. One that is too far behind, or
+    /// on which too much fails, does so only for want of a better one, and counts as
+    /// one that does not.
     pub serves_reads: bool,
     /// How far it is behind, if it is a replica and that is known.
     pub lag: Option<Duration>,

@@ -28,7 +28,7 @@ use crate::health::Probe;
 use crate::sync::Ordering;
 
 /// How often the watcher looks while nodes are in use.
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 /// How often nodes are asked while something is going on.
 const HURRY: Duration = Duration::from_millis(200);
 /// How long that is after the last change.
