@@ -509,6 +509,23 @@ fn a_transaction_is_repeated_on_the_new_primary_and_committed_once() {
     });
 }
 
+/// It counted as work done, and the statement was not tried elsewhere.
+#[test]
+fn who_looks_at_a_connection_has_not_worked_on_it() {
+    with_trio(36, async |_, trio, cluster| {
+        let policy = Retry::new();
+        cluster.execute("INSERT 1", &[]).await.unwrap();
+        trio.a.restart();
+        let mut nodes = Vec::new();
+        let write = cluster.run(Route::Primary, &policy, |conn| {
+            nodes.push((conn.pool_name().to_owned(), conn.is_read_only(), conn.info().uses));
+            Box::pin(async { conn.execute("INSERT 2", &[]).await })
+        });
+        write.await.unwrap();
+        assert_eq!(nodes.len(), 2, "the first was dead before it was used");
+    });
+}
+
 #[test]
 fn a_transaction_that_reads_may_run_on_a_replica() {
     with_trio(22, async |_, trio, cluster| {

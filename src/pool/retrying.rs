@@ -17,6 +17,7 @@ use millpond_driver::{Driver, Error, Outcome, Result, Rows, Runtime, Transaction
 use super::Pool;
 use super::acquire::Acquire;
 use super::connection::PooledConnection;
+use super::info::ConnectionInfo;
 use super::repeat::{self, Lender, Repeated};
 use super::transaction::Transaction;
 use crate::retry::{Course, Retry, Work};
@@ -190,6 +191,22 @@ impl<D: Driver> Lent<'_, D> {
             true => Work::Part,
             false => Work::Whole,
         }
+    }
+
+    /// The name of the pool, which in a cluster is that of the node. To look at
+    /// the connection is no work done on it.
+    pub fn pool_name(&self) -> &str {
+        self.conn.pool_name()
+    }
+
+    /// Whether the session [refuses writes](PooledConnection::is_read_only).
+    pub fn is_read_only(&self) -> bool {
+        self.conn.is_read_only()
+    }
+
+    /// The connection's facts.
+    pub fn info(&self) -> ConnectionInfo {
+        self.conn.info()
     }
 
     /// Runs one statement and collects its rows.

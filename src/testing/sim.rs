@@ -399,9 +399,13 @@ struct ReplayOnPanic(u64);
 impl Drop for ReplayOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // The program is named as the file of the test, and a hash.
+            let program = std::env::current_exe().unwrap_or_default();
+            let program = program.file_stem().unwrap_or_default().to_string_lossy();
+            let test = program.rsplit_once('-').map_or(&*program, |(test, _)| test);
             eprintln!(
                 "the simulation failed with seed {seed}; to repeat it: \
-                 MILLPOND_SEED={seed} cargo test -p millpond --test simulation",
+                 MILLPOND_SEED={seed} cargo test -p millpond --test {test}",
                 seed = self.0
             );
         }
