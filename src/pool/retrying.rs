@@ -28,7 +28,7 @@ impl<D: Driver> Pool<D> {
     /// says so.
     ///
     /// What may have had an effect is repeated only if it is
-    /// [idempotent](Replay::Idempotent). Without that, work is repeated while
+    /// [idempotent](crate::retry::Replay::Idempotent). Without that, work is repeated while
     /// no statement of it has taken effect: of several statements, or native
     /// use of the connection, only what fails at the first. Several that belong
     /// together are a [transaction](Self::transaction).
@@ -56,7 +56,7 @@ impl<D: Driver> Pool<D> {
     /// # Errors
     ///
     /// That of the last attempt, with those of the [earlier](Error::earlier)
-    /// ones; [`ErrorKind::Config`] if the policy is not valid.
+    /// ones; [`ErrorKind::Config`](crate::ErrorKind::Config) if the policy is not valid.
     ///
     /// # Cancellation
     ///
@@ -87,8 +87,8 @@ impl<D: Driver> Pool<D> {
     /// MySQL.
     ///
     /// If the connection is lost during the commit, nobody knows whether it
-    /// took place: that is [`ErrorKind::CommitUnknown`], and not repeated but
-    /// for a policy that says [idempotent](Replay::Idempotent), or as
+    /// took place: that is [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown), and not repeated but
+    /// for a policy that says [idempotent](crate::retry::Replay::Idempotent), or as
     /// [`verify`](RetriedTransaction::verify) finds out.
     ///
     /// ```
@@ -115,7 +115,7 @@ impl<D: Driver> Pool<D> {
     /// # Errors
     ///
     /// That of the last attempt, with those of the [earlier](Error::earlier)
-    /// ones; [`ErrorKind::Config`] if the policy is not valid.
+    /// ones; [`ErrorKind::Config`](crate::ErrorKind::Config) if the policy is not valid.
     ///
     /// # Cancellation
     ///
@@ -279,7 +279,7 @@ pub struct RetriedTransaction<'p, D: Driver, T> {
 impl<'p, D: Driver, T: Send + 'p> RetriedTransaction<'p, D, T> {
     /// An isolation level or access mode for each attempt. Default: the
     /// database's own. A transaction that only reads is as good twice, so it is
-    /// repeated whatever the policy says of [`Replay`].
+    /// repeated whatever the policy says of [`Replay`](crate::retry::Replay).
     pub fn options(mut self, options: TransactionOptions) -> Self {
         self.repeated.options = options;
         self
