@@ -43,6 +43,11 @@
 //! From a URL it comes by [`connect_cluster`](crate::connect_cluster), from a
 //! document by [`ClusterConfig`].
 //!
+//! What happens in a cluster is told to [`Builder::on_event`]; an event shows itself
+//! as a line for a log. Numbers are in [`Cluster::snapshot`], and wherever metrics
+//! go: [`openmetrics`](crate::metrics::openmetrics), a
+//! [`Monitor`](crate::metrics::Monitor).
+//!
 //! In the folder beside it, from the inside out: `strategy`, `estimate`, `lag`,
 //! `standing`, `route` and `record` are pure; `gauge` is what is met on a node, `hub` how
 //! everybody hears of everybody; `watcher` asks and decides; `acquire`, `run`,

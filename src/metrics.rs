@@ -23,7 +23,8 @@ pub(crate) use span::{Span, Wait};
 
 /// Something that has metrics: a [`Pool`](crate::Pool); a
 /// [`WeakPool`](crate::WeakPool), which an exporter may keep without keeping the
-/// pool open; a [`PoolRegistry`](crate::PoolRegistry), of the pools it has built.
+/// pool open; a [`PoolRegistry`](crate::PoolRegistry), of the pools it has built; a
+/// [`Cluster`](crate::Cluster), of its nodes and their pools.
 pub trait Source: Send + Sync + 'static {
     /// All of them, each name once. The counts of a pool are from one moment;
     /// histograms and errors are read right after it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use millpond::balance::{LeastConnections, Member, RoundRobin};
 use millpond::drivers::fake::{Act, Fake};
+use millpond::metrics::openmetrics;
 use millpond::retry::Replay;
 use millpond::runtime::Runtime;
 use millpond::testing::cancel::cancel_after;
@@ -789,5 +790,30 @@ fn an_outage_of_all_nodes_gets_little_more_than_one_attempt_for_each_request() {
             sim.sleep(MS * 10).await;
         }
         assert!(sim.now() - start < SECOND * 2, "{:?}", sim.now() - start);
+    });
+}
+
+#[test]
+fn the_numbers_of_nodes_and_pools_are_exported_together_and_each_name_once() {
+    with_trio(37, async |_, _, cluster| {
+        cluster.execute("INSERT 1", &[]).await.unwrap();
+        cluster.query(Route::Replica, "SELECT 1", &[]).await.unwrap();
+        let text = openmetrics(&[&cluster]);
+        for line in [
+            "millpond_node_writable{db_client_connection_pool_name=\"a\"} 1",
+            "millpond_node_writable{db_client_connection_pool_name=\"b\"} 0",
+            "millpond_node_role{db_client_connection_pool_name=\"c\",\
+             millpond_node_role=\"replica\"} 1",
+            "millpond_acquired_total{db_client_connection_pool_name=\"a\"} 1",
+            "millpond_node_picks_total{db_client_connection_pool_name=\"a\"} 1",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line} in:\n{text}");
+        }
+        let mut families: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let count = families.len();
+        families.sort_unstable();
+        families.dedup();
+        assert_eq!(families.len(), count);
+        assert!(!text.contains("db_client_connection_pool_name=\"fake\""));
     });
 }

@@ -243,8 +243,13 @@ impl<D: Driver> Inner<D> {
         let reserved = node.gauge.reserve();
         let conn = node.pool.take_now(terms.place, terms.label);
         drop(reserved);
-        let fit = conn.and_then(|conn| node.fit(conn, terms.route));
-        fit.map(|conn| (conn, Arc::clone(node))).ok_or_else(|| Some(Arc::clone(node)))
+        match conn.and_then(|conn| node.fit(conn, terms.route)) {
+            Some(conn) => {
+                node.gauge.note_pick();
+                Ok((conn, Arc::clone(node)))
+            }
+            None => Err(Some(Arc::clone(node))),
+        }
     }
 
     /// A connection within this time.
@@ -362,6 +367,7 @@ impl<D: Driver> Inner<D> {
         last: bool,
     ) -> Result<PooledConnection<D>, Missed> {
         let reserved = node.gauge.reserve();
+        node.gauge.note_pick();
         let left = deadline.saturating_duration_since(self.hub.runtime.now());
         let acquire = node.pool.acquire_at(terms.place, terms.label).timeout(left);
         let acquired = match select(acquire, pin!(self.is_of_no_use(node, terms, last))).await {

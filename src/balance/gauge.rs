@@ -105,10 +105,15 @@ impl Gauge {
     /// Counts a caller from the pick on, until the pool counts it or it gives up.
     #[inline]
     pub(super) fn reserve(&self) -> Reserved<'_> {
-        self.picks.fetch_add(1, Ordering::Relaxed);
         self.load.fetch_add(1, Ordering::Relaxed);
         self.hub.stir();
         Reserved(self)
+    }
+
+    /// A caller is served here, or waits here.
+    #[inline]
+    pub(super) fn note_pick(&self) {
+        self.picks.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn load(&self) -> u32 {

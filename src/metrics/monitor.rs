@@ -17,7 +17,7 @@ use millpond_driver::{Error, Result, Runtime};
 
 use super::{Kind, Metric, Point, Source, Value};
 
-/// What a [`Monitor`] can watch: a [`Pool`](crate::Pool).
+/// What a [`Monitor`] can watch: a [`Pool`](crate::Pool), a [`Cluster`](crate::Cluster).
 pub trait Watch: Source {
     /// What the monitor runs on.
     fn runtime(&self) -> Arc<dyn Runtime>;
