@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
-use millpond_driver::{BoxFuture, Cause, Driver, Error, ErrorKind, Position, Result};
+use millpond_driver::{BoxFuture, Cause, Driver, Error, Phase, Position, Result};
 
 use super::node::Node;
 use super::route::{Duty, Route};
@@ -130,6 +130,10 @@ impl<D: Driver> fmt::Debug for Acquire<'_, D> {
 const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
 /// How long until what has failed is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long until a caller looks whether anybody still watches.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a replica is waited for to come to a place in the log, before another.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// Why a node has not served a caller.
 enum Missed {
@@ -137,7 +141,9 @@ enum Missed {
     Ended(Error),
     /// It has failed.
     Failed(Error),
-    /// It cannot open connections, but has some.
+    /// It has not come to what the caller wants to read.
+    Behind(Error),
+    /// It cannot open connections, but has some; or it is paused.
     Short,
     /// It is no more what it was taken for.
     Changed,
@@ -152,12 +158,71 @@ fn rank(free: bool, shown: bool) -> u8 {
     2 * u8::from(free) + u8::from(shown)
 }
 
-/// What has become of a node in this acquire. One that can open no connection,
-/// and has some, has not failed: it is waited for, but after all others.
+/// One caller's search over nodes.
+struct Search<'t, D: Driver> {
+    terms: &'t Terms,
+    deadline: Instant,
+    /// How often all nodes were tried.
+    rounds: u32,
+    /// Those tried in this round.
+    tried: Vec<(Arc<Node<D>>, Tried)>,
+}
+
+/// What has become of a node. One that can open no connection, and has some, has
+/// not failed: it is waited for, but after all others.
 #[derive(Debug, Default)]
 struct Tried {
     failed: Option<Error>,
+    /// It failed for being behind.
+    behind: bool,
+    /// How often it was not what it was taken for.
+    changed: u32,
 }
+
+impl<D: Driver> Search<'_, D> {
+    /// What has become of the node, if anything is held against it.
+    fn tried(&self, node: &Arc<Node<D>>) -> Option<&Tried> {
+        let same = |(other, tried): &&(_, Tried)| Arc::ptr_eq(other, node) && !tried.is_news();
+        self.tried.iter().find(same).map(|(_, tried)| tried)
+    }
+
+    fn note(&mut self, node: &Arc<Node<D>>, missed: Missed) {
+        let index = self.tried.iter().position(|(other, _)| Arc::ptr_eq(other, node));
+        let index = index.unwrap_or_else(|| {
+            self.tried.push((Arc::clone(node), Tried::default()));
+            self.tried.len() - 1
+        });
+        let tried = &mut self.tried[index].1;
+        match missed {
+            Missed::Failed(error) | Missed::Ended(error) => tried.failed = Some(error),
+            Missed::Behind(error) => (tried.failed, tried.behind) = (Some(error), true),
+            Missed::Short => tried.changed = 0,
+            Missed::Changed => {
+                tried.changed += 1;
+                if tried.changed > TURNS {
+                    let error = Error::connect("does not stay what it is");
+                    tried.failed = Some(error.with_cause(Cause::WrongRole));
+                }
+            }
+        }
+    }
+
+    /// Whether replicas are to be waited for to come to what is to be read.
+    fn is_to_ask_again(&self) -> bool {
+        let behind = self.tried.iter().any(|(_, tried)| tried.behind);
+        behind && self.terms.route == Route::Replica
+    }
+}
+
+impl Tried {
+    /// It has only changed, and may be tried as if it had not been.
+    fn is_news(&self) -> bool {
+        self.failed.is_none() && self.changed > 0
+    }
+}
+
+/// How often a node may change while one caller waits, before others are tried.
+const TURNS: u32 = 8;
 
 impl<D: Driver> Inner<D> {
     /// The index of the node to send a caller to, of those that serve `wanted`
@@ -274,60 +339,77 @@ impl<D: Driver> Inner<D> {
     ) -> Result<Loan<D>> {
         let now = self.hub.runtime.now();
         let deadline = now.checked_add(limit).unwrap_or(now + FAR);
-        let mut tried: Vec<(Arc<Node<D>>, Tried)> = Vec::new();
+        if limit.is_zero() {
+            if let Some(loan) = self.any_at_once(&terms) {
+                return Ok(loan);
+            }
+        }
+        let mut search = Search { terms: &terms, deadline, rounds: 0, tried: Vec::new() };
         loop {
             // Before anything is looked at.
             let changed = self.hub.changed.listen();
             if self.hub.is_closed() {
                 return Err(Error::closed());
             }
-            if !self.hub.is_watched() {
+            if !self.hub.is_watched_well() {
                 self.watch();
             }
             let nodes = self.nodes.load_full();
             let best = first.take().map(|node| (node, false));
-            if let Some((node, last)) = best.or_else(|| self.choose(&nodes, &terms, &tried)) {
-                match self.try_node(&node, &terms, deadline, last).await {
+            if let Some((node, last)) = best.or_else(|| self.choose(&nodes, &search)) {
+                match self.try_node(&node, &search, last).await {
                     Ok(conn) => return Ok((conn, node)),
                     Err(Missed::Ended(error)) => return Err(error),
-                    Err(Missed::Short) => {
-                        note(&mut tried, &node);
-                    }
-                    Err(Missed::Failed(error)) => {
-                        note(&mut tried, &node).failed = Some(error);
-                    }
-                    Err(Missed::Changed) => {}
+                    Err(missed) => search.note(&node, missed),
                 }
                 continue;
             }
-            let error = self.nobody(&nodes, &terms, &tried);
+            let error = self.nobody(&nodes, &search);
             let now = self.hub.runtime.now();
-            if now >= deadline || !self.may_come(&nodes, &terms, &error) {
+            if now >= deadline || !self.may_come(&nodes, &search, &error) {
                 return Err(error);
             }
-            let awaiting = self.hub.wait();
-            // What has failed is tried again after a moment, also unasked.
-            let pause = match tried.is_empty() {
-                true => deadline,
-                false => deadline.min(now + PAUSE),
-            };
-            select(changed, self.hub.runtime.sleep_until(pause)).await;
-            drop(awaiting);
-            tried.clear();
+            if !search.is_to_ask_again() {
+                let awaiting = self.hub.wait();
+                // What has failed is tried again after a moment, also unasked; and
+                // the watcher may have come to a stand.
+                let pause = if search.tried.is_empty() { LOOK } else { PAUSE };
+                let pause = deadline.min(now + pause);
+                select(changed, self.hub.runtime.sleep_until(pause)).await;
+                drop(awaiting);
+            }
+            search.rounds += 1;
+            search.tried.clear();
         }
+    }
+
+    /// An idle connection of any node that serves, for who has no time.
+    fn any_at_once(&self, terms: &Terms) -> Option<Loan<D>> {
+        let nodes = self.nodes.load_full();
+        let tiers = terms.route.tiers().iter().filter(|_| terms.after.is_none());
+        for &wanted in tiers {
+            for node in nodes.iter() {
+                let duty = node.gauge.duty();
+                if duty.serves(wanted) && node.is_near(duty, terms) {
+                    let conn = node.pool.take_now(terms.place, terms.label);
+                    if let Some(conn) = conn.and_then(|conn| node.fit(conn, terms.route)) {
+                        node.gauge.note_pick();
+                        return Some((conn, Arc::clone(node)));
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// The best node that has not failed, and whether there is no other.
     fn choose(
         &self,
         nodes: &[Arc<Node<D>>],
-        terms: &Terms,
-        tried: &[(Arc<Node<D>>, Tried)],
+        search: &Search<'_, D>,
     ) -> Option<(Arc<Node<D>>, bool)> {
-        let of = |index: usize| {
-            let same = |(node, _): &&(Arc<Node<D>>, _)| Arc::ptr_eq(node, &nodes[index]);
-            tried.iter().find(same).map(|(_, tried)| tried)
-        };
+        let terms = search.terms;
+        let of = |index: usize| search.tried(&nodes[index]);
         let untried = |index: usize| of(index).is_none();
         let usable = |index: usize| of(index).is_none_or(|tried| tried.failed.is_none());
         for &wanted in terms.route.tiers() {
@@ -360,12 +442,12 @@ impl<D: Driver> Inner<D> {
     /// A connection of this node. Waits for one, but not if the node turns out
     /// to be of no use and there may be others.
     async fn try_node(
-        &self,
+        self: &Arc<Self>,
         node: &Arc<Node<D>>,
-        terms: &Terms,
-        deadline: Instant,
+        search: &Search<'_, D>,
         last: bool,
     ) -> Result<PooledConnection<D>, Missed> {
+        let &Search { terms, deadline, .. } = search;
         let reserved = node.gauge.reserve();
         node.gauge.note_pick();
         let left = deadline.saturating_duration_since(self.hub.runtime.now());
@@ -377,7 +459,6 @@ impl<D: Driver> Inner<D> {
         drop(reserved);
         let mut conn = match acquired {
             Ok(conn) => node.fit(conn, terms.route).ok_or(Missed::Changed)?,
-            Err(error) if error.kind() == ErrorKind::Closed => return Err(Missed::Changed),
             // It waited for as long as there was time.
             Err(error) if error.is_timeout() => {
                 return Err(Missed::Ended(error.within(&node.name)));
@@ -390,18 +471,27 @@ impl<D: Driver> Inner<D> {
         if node.has_reached(position) {
             return Ok(conn);
         }
-        let patience = match terms.route {
-            Route::Replica => deadline.saturating_duration_since(self.hub.runtime.now()),
-            _ => Duration::ZERO,
+        // At first all are asked, and then each is waited for a while.
+        let patience = if search.rounds == 0 { Duration::ZERO } else { SLICE.min(left) };
+        let given_up = pin!(self.given_up(node));
+        let in_vain = select(self.hub.runtime.sleep_until(deadline), given_up);
+        let asked = match select(pin!(conn.reached(position, patience)), in_vain).await {
+            Either::Left((asked, _)) => Some(asked),
+            Either::Right(_) => None,
         };
-        match conn.reached(position, patience).await {
+        let Some(asked) = asked else {
+            conn.discard();
+            let silent = format!("does not say whether it has reached {position}");
+            return Err(Missed::Failed(Error::timeout(Phase::Checking, silent)));
+        };
+        match asked {
             Ok(true) => {
                 node.note_reached(position);
                 Ok(conn)
             }
             Ok(false) => {
                 let behind = format!("has not reached {position} yet");
-                Err(Missed::Failed(Error::connect(behind).with_cause(Cause::Overload)))
+                Err(Missed::Behind(Error::connect(behind).with_cause(Cause::Overload)))
             }
             Err(error) if error.is_permanent() => Err(Missed::Ended(error.within(&node.name))),
             Err(error) => Err(Missed::Failed(error)),
@@ -412,6 +502,9 @@ impl<D: Driver> Inner<D> {
     async fn is_of_no_use(&self, node: &Node<D>, terms: &Terms, last: bool) -> Missed {
         let tiers = terms.route.tiers();
         let failures = node.gauge.connect_failures();
+        if !last && node.pool.counts().is_paused {
+            return Missed::Short;
+        }
         loop {
             let changed = self.hub.changed.listen();
             let duty = node.gauge.duty();
@@ -433,16 +526,11 @@ impl<D: Driver> Inner<D> {
     }
 
     /// Why nobody serves the caller.
-    fn nobody(
-        &self,
-        nodes: &[Arc<Node<D>>],
-        terms: &Terms,
-        tried: &[(Arc<Node<D>>, Tried)],
-    ) -> Error {
+    fn nobody(&self, nodes: &[Arc<Node<D>>], search: &Search<'_, D>) -> Error {
+        let terms = search.terms;
         let wanted = Duty(terms.route.tiers().iter().fold(0, |all, duty| all | duty.0));
         let causes = nodes.iter().map(|node| {
-            let same = |(other, _): &&(Arc<Node<D>>, Tried)| Arc::ptr_eq(other, node);
-            let failed = tried.iter().find(same).and_then(|(_, tried)| tried.failed.clone());
+            let failed = search.tried(node).and_then(|tried| tried.failed.clone());
             let error =
                 failed.unwrap_or_else(|| node.gauge.read(|record| record.objection(wanted)));
             (Box::from(&*node.name), error)
@@ -457,23 +545,27 @@ impl<D: Driver> Inner<D> {
 
     /// Whether a node may come to be of use while the caller waits: a primary
     /// that is promoted, or one that was not asked yet.
-    fn may_come(&self, nodes: &[Arc<Node<D>>], terms: &Terms, error: &Error) -> bool {
+    fn may_come(&self, nodes: &[Arc<Node<D>>], search: &Search<'_, D>, error: &Error) -> bool {
         if nodes.is_empty() || error.is_permanent() {
             return false;
         }
         let unknown = |node: &Arc<Node<D>>| node.gauge.read(|record| record.is_untold());
-        terms.route.is_for_writes() || nodes.iter().any(unknown)
+        let behind = search.is_to_ask_again();
+        search.terms.route.is_for_writes() || behind || nodes.iter().any(unknown)
     }
-}
 
-fn note<'t, D: Driver>(
-    tried: &'t mut Vec<(Arc<Node<D>>, Tried)>,
-    node: &Arc<Node<D>>,
-) -> &'t mut Tried {
-    let index = tried.iter().position(|(other, _)| Arc::ptr_eq(other, node));
-    let index = index.unwrap_or_else(|| {
-        tried.push((Arc::clone(node), Tried::default()));
-        tried.len() - 1
-    });
-    &mut tried[index].1
+    /// Waits until nothing that is asked of the node will be answered any more;
+    /// why.
+    pub(super) async fn given_up(self: &Arc<Self>, node: &Node<D>) -> Error {
+        loop {
+            let stirred = node.gauge.stirred();
+            if !self.hub.is_watched() {
+                self.watch();
+            }
+            if let Some(error) = node.gauge.is_given_up(&node.name) {
+                return error;
+            }
+            stirred.await;
+        }
+    }
 }

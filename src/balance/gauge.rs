@@ -49,7 +49,7 @@ pub(super) struct Gauge {
     picks: AtomicU64,
     /// New sessions refuse writes.
     pub(super) reads_only: Arc<AtomicBool>,
-    /// It does not answer any more: what is under way is given up.
+    /// It may not answer any more: what is under way there may be given up.
     fallen: Signal,
     record: Mutex<Record>,
     hub: Arc<Hub>,
@@ -105,7 +105,8 @@ impl Gauge {
     /// Counts a caller from the pick on, until the pool counts it or it gives up.
     #[inline]
     pub(super) fn reserve(&self) -> Reserved<'_> {
-        self.load.fetch_add(1, Ordering::Relaxed);
+        // Before it is seen whether the watcher looks, as that looks the other way.
+        self.load.fetch_add(1, Ordering::SeqCst);
         self.hub.stir();
         Reserved(self)
     }
@@ -117,7 +118,7 @@ impl Gauge {
     }
 
     pub(super) fn load(&self) -> u32 {
-        self.load.load(Ordering::Relaxed)
+        self.load.load(Ordering::SeqCst)
     }
 
     pub(super) fn picks(&self) -> u64 {
@@ -218,6 +219,7 @@ impl Gauge {
         }
         self.set_duty(self.duty().without(Duty::WRITE));
         drop(record);
+        self.hub.tell_callers();
         self.hub.ask_all();
     }
 
@@ -234,23 +236,29 @@ impl Gauge {
             self.set_duty(self.duty().without(Duty::WRITE));
         }
         drop(record);
+        self.hub.tell_callers();
         self.hub.ask_all();
     }
 
-    /// Waits until the node does not answer any more; what was met there.
-    pub(super) async fn given_up(&self, name: &str) -> Error {
-        loop {
-            let fallen = self.fallen.listen();
-            let (fell, error) = self.read(|record| (record.is_down(), record.last_error.clone()));
-            if fell {
-                let lost = Error::lost(format!("{name} does not answer any more"));
-                return match error {
-                    Some(error) => lost.with_source(error),
-                    None => lost,
-                };
-            }
-            fallen.await;
-        }
+    /// What keeps the node from ever answering what it is asked now; `None`:
+    /// nothing is known to.
+    pub(super) fn is_given_up(&self, name: &str) -> Option<Error> {
+        let met = self.read(|record| record.is_lost().then(|| record.last_error.clone()))?;
+        let lost = Error::lost(format!("{name} does not answer any more"));
+        Some(match met {
+            Some(error) => lost.with_source(error),
+            None => lost,
+        })
+    }
+
+    /// That may have changed, or there is nobody to say so.
+    pub(super) fn stirred(&self) -> event_listener::EventListener {
+        self.fallen.listen()
+    }
+
+    /// Those who wait on the node look again.
+    pub(super) fn stir(&self) {
+        self.fallen.notify(usize::MAX);
     }
 
     fn has_fallen(&self) {
@@ -259,7 +267,6 @@ impl Gauge {
             self.hub.ask_all();
         }
         self.set_duty(Duty::NONE);
-        self.fallen.notify(usize::MAX);
         self.hub.tell_callers();
     }
 
@@ -280,14 +287,17 @@ impl Gauge {
     /// A probe has ended that began at `asked`.
     pub(super) fn probed(&self, result: Result<NodeStatus>, asked: Instant) {
         let (now, random) = (self.hub.runtime.now(), self.hub.runtime.random());
-        let fell = self.change(|record| {
+        let (fell, lost) = self.change(|record| {
             record.asking = false;
             let before = record.health.state();
             record.probed(result, asked, now, random);
-            record.fell(before)
+            (record.fell(before), record.is_lost())
         });
         if fell {
             self.has_fallen();
+        }
+        if lost {
+            self.stir();
         }
         self.hub.news.notify(usize::MAX);
     }

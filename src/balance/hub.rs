@@ -5,12 +5,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use event_listener::Event as Signal;
 use millpond_driver::Runtime;
 
 use super::events::Event;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Who is told what happens.
 pub(super) type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
@@ -27,8 +28,13 @@ pub(super) struct Hub {
     /// The watcher looks every so often; else it is to be woken when there is
     /// something to look at.
     watching: AtomicBool,
-    /// There is a watcher.
-    watched: AtomicBool,
+    /// The number of the watcher; 0: there is none.
+    watcher: AtomicU64,
+    /// How many there have been.
+    watchers: AtomicU64,
+    /// When the watcher is going to look again, in nanoseconds from the start.
+    planned: AtomicU64,
+    start: Instant,
     closed: AtomicBool,
     /// All nodes are to be asked.
     asks_all: AtomicBool,
@@ -39,13 +45,17 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(runtime: Arc<dyn Runtime>, listener: Option<Listener>) -> Self {
+        let start = runtime.now();
         Self {
             runtime,
             changed: Signal::new(),
             news: Signal::new(),
             wake: Signal::new(),
             watching: AtomicBool::new(false),
-            watched: AtomicBool::new(false),
+            watcher: AtomicU64::new(0),
+            watchers: AtomicU64::new(0),
+            planned: AtomicU64::new(0),
+            start,
             closed: AtomicBool::new(false),
             asks_all: AtomicBool::new(false),
             awaiting: AtomicU32::new(0),
@@ -56,21 +66,21 @@ impl Hub {
     /// Something is going on that the watcher is to look at until it is over.
     #[inline]
     pub(super) fn stir(&self) {
-        if !self.watching.load(Ordering::Relaxed) {
+        if !self.watching.load(Ordering::SeqCst) {
             self.start_watching();
         }
     }
 
     #[cold]
     fn start_watching(&self) {
-        if !self.watching.swap(true, Ordering::AcqRel) {
+        if !self.watching.swap(true, Ordering::SeqCst) {
             self.hurry();
         }
     }
 
     /// Nothing is going on.
     pub(super) fn settle(&self) {
-        self.watching.store(false, Ordering::Release);
+        self.watching.swap(false, Ordering::SeqCst);
     }
 
     pub(super) fn is_watching(&self) -> bool {
@@ -115,20 +125,51 @@ impl Hub {
         self.changed.notify(usize::MAX);
     }
 
-    /// Whether there is a watcher, also after the runtime it ran on has ended.
+    /// Whether there is a watcher. There is none after its runtime has ended.
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::Acquire)
+        self.watcher.load(Ordering::Acquire) != 0
     }
 
-    /// The right to be the watcher, if there is none.
-    pub(super) fn become_watcher(&self) -> bool {
-        !self.watched.swap(true, Ordering::AcqRel)
+    /// Whether there is one that looks when it is to: its runtime may stand still.
+    pub(super) fn is_watched_well(&self) -> bool {
+        const MARGIN: Duration = Duration::from_secs(1);
+        let planned = Duration::from_nanos(self.planned.load(Ordering::Acquire));
+        self.is_watched() && self.runtime.now() <= self.start + planned + MARGIN
     }
 
-    pub(super) fn watcher_gone(&self) {
-        self.watched.store(false, Ordering::Release);
-        self.watching.store(false, Ordering::Release);
+    /// The number of a new watcher, if there is no other that does its work.
+    pub(super) fn become_watcher(&self) -> Option<u64> {
+        let other = self.watcher.load(Ordering::Acquire);
+        if self.is_watched_well() {
+            return None;
+        }
+        let number = self.watchers.fetch_add(1, Ordering::Relaxed) + 1;
+        let won = self.watcher.compare_exchange(other, number, Ordering::AcqRel, Ordering::Relaxed);
+        won.ok().map(|_| {
+            self.plan(self.runtime.now());
+            number
+        })
+    }
+
+    /// Whether this is the watcher, and not another one in its place.
+    pub(super) fn is_watcher(&self, number: u64) -> bool {
+        self.watcher.load(Ordering::Acquire) == number
+    }
+
+    /// The watcher looks again then.
+    pub(super) fn plan(&self, at: Instant) {
+        let planned = at.saturating_duration_since(self.start).as_nanos();
+        self.planned.store(u64::try_from(planned).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// This watcher is no more: whoever waits has another one started.
+    pub(super) fn watcher_gone(&self, number: u64) {
+        let gone = self.watcher.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed);
+        if gone.is_ok() {
+            self.watching.store(false, Ordering::SeqCst);
+            self.tell_callers();
+        }
     }
 
     pub(super) fn close(&self) {

@@ -11,10 +11,10 @@ use millpond_driver::{Driver, Error, Position, Result, Role, Runtime};
 use super::acquire::Terms;
 use super::gauge::Gauge;
 use super::hub::Hub;
+use super::record::Record;
 use super::route::{Duty, Route};
 use crate::health::{Probe, Probed, Rules};
 use crate::pool::{self, Pool, PooledConnection};
-use crate::sync::Mutex;
 
 /// A node that is to join a cluster: its name, how its pool is built, and what
 /// the application knows of it.
@@ -59,6 +59,10 @@ impl<D: Driver> Member<D> {
             faults.push("name = \"\": must not be empty".to_owned());
         }
         check_weight(&self.name, self.weight, faults);
+        if let Some(name) = self.pool.named().filter(|name| *name != self.name) {
+            let rule = "must be left out: the pool of a node is named as the node";
+            faults.push(format!("{}.pool.name = {name:?}: {rule}", self.name));
+        }
     }
 }
 
@@ -88,8 +92,6 @@ pub(super) struct Node<D: Driver> {
     pub(super) gauge: Arc<Gauge>,
     /// The application has said what it is.
     is_set: bool,
-    /// The last place in the log that somebody waited for and that was reached.
-    reached: Mutex<Option<Position>>,
 }
 
 impl<D: Driver> Node<D> {
@@ -110,8 +112,7 @@ impl<D: Driver> Node<D> {
             .map_err(|error| error.within(&name))?;
         gauge.set_limit(pool.counts().max_open);
         let probe = Arc::from(pool.probe());
-        let (name, is_set, reached) = (name.into(), role.is_some(), Mutex::new(None));
-        Ok(Self { name, pool, probe, gauge, is_set, reached })
+        Ok(Self { name: name.into(), pool, probe, gauge, is_set: role.is_some() })
     }
 }
 
@@ -124,17 +125,29 @@ impl<D: Driver> Node<D> {
         conn: PooledConnection<D>,
         route: Route,
     ) -> Option<PooledConnection<D>> {
-        let other = if self.gauge.duty().has(Duty::WRITE) { Role::Replica } else { Role::Primary };
+        let duty = self.gauge.duty();
+        let other = if duty.has(Duty::WRITE) { Role::Replica } else { Role::Primary };
         let changed = !self.is_set && conn.role() == Some(other);
-        let writes = route.is_for_writes();
         if changed {
             self.gauge.seems_changed(other);
         }
-        if writes && (conn.is_read_only() || (changed && other == Role::Replica)) {
+        if !route.is_for_writes() {
+            return Some(conn);
+        }
+        // Whoever has waited for it may have waited too long.
+        if !duty.has(Duty::WRITE) {
+            return None;
+        }
+        if conn.is_read_only() || changed {
             conn.discard();
             return None;
         }
         Some(conn)
+    }
+
+    /// Whether the server itself refuses writes, as far as it has said.
+    pub(super) fn takes_no_writes(&self) -> bool {
+        !self.gauge.duty().has(Duty::WRITE) && self.gauge.read(Record::takes_no_writes)
     }
 
     /// Whether the caller may see what is read here, as far as is known.
@@ -150,11 +163,11 @@ impl<D: Driver> Node<D> {
 
     /// Whether this place in the log is known to have been reached here.
     pub(super) fn has_reached(&self, position: &Position) -> bool {
-        self.reached.lock().as_ref() == Some(position)
+        self.gauge.read(|record| record.reached.as_ref() == Some(position))
     }
 
     pub(super) fn note_reached(&self, position: &Position) {
-        let before = self.reached.lock().replace(position.clone());
+        let before = self.gauge.change(|record| record.reached.replace(position.clone()));
         drop(before);
     }
 }

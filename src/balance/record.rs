@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millpond_driver::{Cause, Driver, Error, NodeStatus, Result, Role};
+use millpond_driver::{Cause, Driver, Error, NodeStatus, Position, Result, Role};
 
 use super::estimate::Estimate;
 use super::events::called;
@@ -21,7 +21,8 @@ use crate::health::{Fact, Node as Health, Reason, Rules, State};
 /// After a refused write on a node that takes writes all the same, further ones
 /// are the caller's own affair for so long.
 const FALSE_ALARM: Duration = Duration::from_secs(1);
-/// So long nothing is heard of a node that is in use before it is asked.
+/// So long nothing is heard of a node that is in use before it is asked, or as
+/// long as a probe may take.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// What is known of a node.
@@ -50,7 +51,9 @@ pub(super) struct Record {
     pub(super) epoch: u64,
     /// Nothing was heard of it since, though somebody uses it.
     silent_since: Option<Instant>,
-    /// It is being asked because of that.
+    /// It is being asked because of that, which is not counted yet.
+    silent: bool,
+    /// The next answer is not waited for long.
     suspect: bool,
     /// What callers have met has changed what it may be used for so often.
     pub(super) turns: u64,
@@ -59,6 +62,10 @@ pub(super) struct Record {
     /// It is being asked now, and when that began last.
     pub(super) asking: bool,
     pub(super) begun: Option<Instant>,
+    /// A probe has failed since one has not.
+    unheard: bool,
+    /// The last place in the log that somebody waited for and that was reached.
+    pub(super) reached: Option<Position>,
     /// It is used for something.
     used: bool,
     /// It is too far behind.
@@ -84,11 +91,14 @@ impl Record {
             connect_error: None,
             epoch: 0,
             silent_since: None,
+            silent: false,
             suspect: false,
             turns: 0,
             ejections: 0,
             asking: false,
             begun: None,
+            unheard: false,
+            reached: None,
             used: false,
             late: false,
         }
@@ -107,6 +117,7 @@ impl Record {
     /// It may take no writes any more.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.turns += 1;
+        self.reached = None;
         self.refused = Some(now);
     }
 
@@ -134,29 +145,38 @@ impl Record {
         random: u64,
     ) {
         let fact = result.as_ref().map_or_else(Fact::of_probe, |_| Fact::Succeeded);
-        let was_suspect = std::mem::replace(&mut self.suspect, false);
-        if was_suspect && fact == Fact::Failed {
+        self.suspect = false;
+        if std::mem::replace(&mut self.silent, false) && fact == Fact::Failed {
             // Then those who wait for it do so in vain, too.
             self.health.met(Fact::Failed, now, random);
         }
         self.health.probed(fact, now, random);
+        self.unheard = fact.is_fault();
         let silent = result.as_ref().is_err_and(Error::is_timeout);
+        if fact == Fact::Succeeded {
+            self.lost = false;
+            self.silent_since = None;
+            // One that was asked before that says nothing of it.
+            if self.refused.is_some_and(|at| at <= asked) {
+                self.refused = None;
+                let says_so =
+                    |told: &NodeStatus| told.writable == Some(false) || told.role == Role::Replica;
+                self.excused = (!result.as_ref().is_ok_and(says_so)).then_some(now);
+            }
+        }
         match result {
             Ok(told) => {
-                self.lost = false;
-                self.silent_since = None;
-                if self.refused.is_some_and(|at| at <= asked) {
-                    self.refused = None;
-                    let still = told.writable != Some(false) && told.role != Role::Replica;
-                    self.excused = still.then_some(now);
+                let before = self.told.as_ref();
+                if before.is_some_and(|before| told.position < before.position) {
+                    // It has less than it had: it is a copy of another time.
+                    self.reached = None;
                 }
                 self.told = Some(told);
                 self.asked = Some(asked);
             }
             Err(error) => self.last_error = Some(error),
         }
-        if self.refused.is_some() {
-            // It was asked before that.
+        if self.refused.is_some() && fact == Fact::Succeeded {
             self.health.hint(now);
         }
         if silent && self.health.state().is_serving() {
@@ -171,7 +191,20 @@ impl Record {
         let fell = before.is_serving() && !self.health.state().is_serving();
         self.ejections += u64::from(fell);
         self.turns += u64::from(fell);
+        if fell {
+            self.reached = None;
+        }
         fell && self.is_down()
+    }
+
+    /// It is down, and probes say so too: nothing that waits there will end well.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_down() && self.unheard
+    }
+
+    /// Whether it has said that it takes no writes.
+    pub(super) fn takes_no_writes(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.writable == Some(false))
     }
 
     /// It is out, and not only for failing too often.
@@ -184,17 +217,17 @@ impl Record {
         !self.health.state().is_serving() && self.health.reason() == Some(Reason::Rate)
     }
 
-    /// Somebody uses the node; how long that may have been in vain. Has it
-    /// asked after a second of silence.
-    pub(super) fn listen(&mut self, is_used: bool, now: Instant) {
+    /// Somebody uses the node; how long that may have been in vain. Has it asked
+    /// after so much silence.
+    pub(super) fn listen(&mut self, is_used: bool, patience: Duration, now: Instant) {
         if !is_used {
             self.silent_since = None;
             return;
         }
         let since = *self.silent_since.get_or_insert(now);
-        let silent = now.saturating_duration_since(since) >= SILENCE;
+        let silent = now.saturating_duration_since(since) >= patience.max(SILENCE);
         if silent && self.health.state().is_serving() && !self.suspect {
-            self.suspect = true;
+            (self.suspect, self.silent) = (true, true);
             self.health.hint(now);
         }
     }
@@ -253,6 +286,7 @@ impl Record {
         let otherwise = was_used && used && old.duty.has(Duty::WRITE) != writes;
         let in_doubt = self.refused.is_some();
         if !first && !in_doubt && (old.role != standing.role || otherwise) {
+            self.reached = None;
             news.push(News::Role { from: old.role, to: standing.role, writes });
         }
         let late = duty.has(Duty::STALE);
@@ -294,8 +328,11 @@ impl Record {
             }
             None if self.told.is_none() => Error::connect("has not answered yet"),
             None if self.standing.duty.has(wanted) => {
-                let lag = self.lag.unwrap_or_default();
-                Error::connect(format!("is {lag:.1?} behind")).with_cause(Cause::Overload)
+                let told = match self.lag {
+                    Some(lag) => format!("is {lag:.1?} behind"),
+                    None => "does not say how far it is behind".to_owned(),
+                };
+                Error::connect(told).with_cause(Cause::Overload)
             }
             None if self.refused.is_some() => role("has refused a write".to_owned()),
             None if wanted.has(Duty::WRITE) && self.standing.role == Role::Primary => {

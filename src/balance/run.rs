@@ -24,8 +24,8 @@ impl<D: Driver> Cluster<D> {
     /// Runs work on a connection of a node, and again on another one where the
     /// policy says so.
     ///
-    /// As [`Pool::run`](crate::Pool::run), and: what ran on a replica, whose
-    /// session refuses writes, may be repeated whatever became of it; and when a
+    /// As [`Pool::run`](crate::Pool::run), and: what ran on a replica that takes no
+    /// writes, in a session that refuses them, may be repeated whatever became of it; and when a
     /// node is found not to answer any more, what waits for it there is given up
     /// and tried elsewhere.
     ///
@@ -75,7 +75,8 @@ impl<D: Driver> Cluster<D> {
     /// where the policy says so, on the node that is the primary by then.
     ///
     /// As [`Pool::transaction`](crate::Pool::transaction). A transaction that
-    /// only reads may be given another [route](RetriedTransaction::route).
+    /// only reads may be given another [route](RetriedTransaction::route); on a
+    /// replica it begins as one that only reads, unless it asks for writes.
     ///
     /// ```
     /// # use millpond::{Pool, Cluster, drivers::fake::Fake, testing::sim::Sim};
@@ -185,8 +186,12 @@ impl<D: Driver> Lender<D> for Via<'_, D> {
         inner.acquire(&self.terms, inner.acquire_timeout.min(left)).await
     }
 
+    fn is_harmless(&self, conn: &PooledConnection<D>, node: &Arc<Node<D>>) -> bool {
+        conn.is_read_only() && node.takes_no_writes()
+    }
+
     async fn given_up(&self, node: &Arc<Node<D>>) -> Error {
-        node.gauge.given_up(&node.name).await
+        self.cluster.inner.given_up(node).await
     }
 
     fn patience(&self) -> Duration {

@@ -41,9 +41,10 @@ pub(super) enum Out {
     Stranger,
 }
 
-/// The standing of each node. `cluster`: what all of them are to say, as soon
-/// as it is known; the first that says something decides.
+/// The standing of each node. `cluster`: what all of them are to say, which is
+/// what most of them do, and of those alike what it has been so far.
 pub(super) fn judge(nodes: &[Known], cluster: &mut Option<Box<str>>) -> Vec<Standing> {
+    *cluster = name_of(nodes, cluster.as_deref());
     let mut standings: Vec<_> = nodes.iter().map(|node| alone(node, cluster)).collect();
     let claims = |(index, node): (usize, &Known)| {
         let claimant = claims_to_be_primary(node) && standings[index].out.is_none();
@@ -58,8 +59,24 @@ pub(super) fn judge(nodes: &[Known], cluster: &mut Option<Box<str>>) -> Vec<Stan
     standings
 }
 
+/// What the cluster is called by most of its nodes.
+fn name_of(nodes: &[Known], so_far: Option<&str>) -> Option<Box<str>> {
+    let told = |node: &'_ Known| node.told.as_ref().and_then(|told| told.cluster.clone());
+    let names: Vec<Box<str>> = nodes.iter().filter_map(told).collect();
+    let weight = |name: &str| {
+        let votes = names.iter().filter(|other| &***other == name).count();
+        (votes, so_far == Some(name))
+    };
+    // The first of those alike.
+    let heavier = |best: &str, name: &str| weight(name) > weight(best);
+    names.iter().fold(None, |best, name| match &best {
+        Some(best) if !heavier(best, name) => Some(Box::clone(best)),
+        _ => Some(Box::clone(name)),
+    })
+}
+
 /// As if there were no other node.
-fn alone(node: &Known, cluster: &mut Option<Box<str>>) -> Standing {
+fn alone(node: &Known, cluster: &Option<Box<str>>) -> Standing {
     let unknown = NodeStatus::default();
     let told = node.told.as_ref().unwrap_or(&unknown);
     let role = node.set.unwrap_or(told.role);
@@ -68,7 +85,7 @@ fn alone(node: &Known, cluster: &mut Option<Box<str>>) -> Standing {
         return standing;
     }
     if let Some(name) = &told.cluster {
-        if *cluster.get_or_insert_with(|| name.clone()) != *name {
+        if cluster.as_ref().is_some_and(|cluster| cluster != name) {
             standing.out = Some(Out::Stranger);
             return standing;
         }
@@ -198,9 +215,15 @@ mod tests {
         assert_eq!(standings[1].duty, Duty::NONE);
         assert_eq!((standings[0].duty, standings[2].duty), (Duty::WRITE, Duty::READ));
         assert_eq!(cluster.as_deref(), Some("7"));
-        // It is remembered, also when the first has gone.
+        // It is remembered, also when the first is down, and in whatever order.
         let down = Known { serving: false, ..of("7") };
-        let standings = judge(&[down, of("8"), replica], &mut cluster);
-        assert_eq!(standings[1].out, Some(Out::Stranger));
+        let standings = judge(&[of("8"), down, replica.clone()], &mut cluster);
+        assert_eq!(standings[0].out, Some(Out::Stranger));
+        // Most of them are right, whoever answered first; and who has left counts no
+        // more.
+        let standings = judge(&[of("7"), of("8"), of("8")], &mut cluster);
+        assert_eq!((standings[0].out, cluster.as_deref()), (Some(Out::Stranger), Some("8")));
+        let standings = judge(&[of("9"), replica], &mut cluster);
+        assert_eq!((standings[0].out, cluster.as_deref()), (None, Some("9")));
     }
 }

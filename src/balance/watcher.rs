@@ -33,8 +33,6 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 const HURRY: Duration = Duration::from_millis(200);
 /// How long that is after the last change.
 const RESTLESS: Duration = Duration::from_secs(30);
-/// How long a node is given that has been silent for too long already.
-const SHORT: Duration = Duration::from_millis(500);
 /// Longer than it takes until there is something else to look at.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -60,19 +58,21 @@ impl Council {
 pub(super) struct Watcher<D: Driver> {
     inner: Weak<Inner<D>>,
     hub: Arc<Hub>,
+    number: u64,
 }
 
 impl<D: Driver> Inner<D> {
-    /// Starts the watcher, if there is none.
+    /// Starts the watcher, if there is none that does its work.
     #[cold]
     pub(super) fn watch(self: &Arc<Self>) {
-        if self.hub.is_closed() || !self.hub.become_watcher() {
+        if self.hub.is_closed() {
             return;
         }
+        let Some(number) = self.hub.become_watcher() else { return };
         for node in self.nodes.load().iter() {
             node.gauge.change(|record| record.asking = false);
         }
-        let watcher = Watcher { inner: Arc::downgrade(self), hub: Arc::clone(&self.hub) };
+        let watcher = Watcher { inner: Arc::downgrade(self), hub: Arc::clone(&self.hub), number };
         self.hub.runtime.spawn(Box::pin(watcher.run()));
     }
 }
@@ -83,8 +83,12 @@ impl<D: Driver> Watcher<D> {
         let mut asking = FuturesUnordered::new();
         loop {
             let woken = hub.woken();
-            let Some(inner) = self.inner.upgrade().filter(|_| !hub.is_closed()) else { return };
+            if hub.is_closed() || !hub.is_watcher(self.number) {
+                return;
+            }
+            let Some(inner) = self.inner.upgrade() else { return };
             let (due, next) = inner.look();
+            hub.plan(next);
             drop(inner);
             asking.extend(due);
             let pause = select(woken, hub.runtime.sleep_until(next));
@@ -99,7 +103,10 @@ impl<D: Driver> Watcher<D> {
 
 impl<D: Driver> Drop for Watcher<D> {
     fn drop(&mut self) {
-        self.hub.watcher_gone();
+        self.hub.watcher_gone(self.number);
+        if let Some(inner) = self.inner.upgrade() {
+            inner.nodes.load().iter().for_each(|node| node.gauge.stir());
+        }
     }
 }
 
@@ -141,19 +148,25 @@ impl<D: Driver> Inner<D> {
                 if all {
                     record.health.hint(now);
                 }
-                record.listen(node.gauge.load() > 0, now);
+                record.listen(node.gauge.load() > 0, self.timeout, now);
             });
         }
         let changes = self.assess(&nodes, &mut council, now);
         let is_recent = |at: Instant| now.saturating_duration_since(at) < RESTLESS;
         let restless = self.hub.is_awaited() || council.changed.is_some_and(is_recent);
         drop(council);
+        // Where nobody serves, those that are out are not left alone.
+        let served = |duty| changes.iter().any(|change| change.duty.serves(duty));
+        let lacking = !served(Duty::WRITE) || !served(Duty::READ);
         self.carry_out(changes);
 
         let mut asking = Vec::new();
         let mut next = now + LONG;
         for node in nodes.iter() {
             let (due, limit) = node.gauge.change(|record| {
+                if lacking && record.is_down() {
+                    record.health.recall(now);
+                }
                 let mut due = record.health.decision().probe_at.filter(|_| !record.asking);
                 if let Some(before) = record.begun.filter(|_| restless && !record.is_down()) {
                     due = due.map(|due| due.min(before + HURRY));
@@ -162,7 +175,7 @@ impl<D: Driver> Inner<D> {
                     (record.asking, record.begun) = (true, Some(now));
                 }
                 let short = record.is_suspect();
-                (due, if short { SHORT.min(self.timeout) } else { self.timeout })
+                (due, if short { self.timeout / 2 } else { self.timeout })
             });
             match due {
                 Some(at) if at <= now => {
@@ -201,7 +214,8 @@ impl<D: Driver> Inner<D> {
             if let Some(cost) = expected[index] {
                 node.gauge.set_cost(cost);
             }
-            node.gauge.set_limit(node.pool.counts().max_open);
+            let counts = node.pool.counts();
+            node.gauge.set_limit(if counts.is_paused { Some(0) } else { counts.max_open });
         }
         used
     }
@@ -251,12 +265,16 @@ impl<D: Driver> Inner<D> {
     pub(super) fn carry_out(&self, changes: Vec<Change<D>>) {
         let of_use = |change: &Change<D>| change.node.gauge.duty() != change.duty;
         let changed = changes.iter().any(of_use);
-        for Change { node, duty, weight, shown, reads_only, turns, .. } in &changes {
+        for Change { node, duty, weight, shown, reads_only, turns, news } in &changes {
             let flag = &node.gauge.reads_only;
             if reads_only.is_some_and(|only| flag.swap(only, Ordering::AcqRel) != only) {
                 // Before anybody is sent there for what they are not good for.
                 node.pool.evict();
                 node.gauge.change(|record| record.epoch += 1);
+            }
+            if news.iter().any(|news| matches!(news, News::Out(_))) {
+                // Nobody is to use what is there any more.
+                node.pool.evict();
             }
             node.gauge.set_weight(*weight);
             node.gauge.set_shown(*shown);

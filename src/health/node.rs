@@ -228,6 +228,15 @@ impl Node {
         }
     }
 
+    /// The node is needed, for there is no other: it is not left alone any longer.
+    pub(crate) fn recall(&mut self, now: Instant) {
+        if self.state == State::Ejected {
+            let again = self.probed_at.map_or(now, |at| at + self.rules.recovery_interval());
+            self.enter(State::Probing, now);
+            self.probe_at = again.max(now);
+        }
+    }
+
     /// A probe has ended.
     pub fn probed(&mut self, fact: Fact, now: Instant, random: u64) -> Decision {
         self.tick(now);

@@ -307,6 +307,11 @@ impl<D: Driver> Builder<D> {
         self
     }
 
+    /// The name it has, if it has one.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Its name, if it has none.
     pub(crate) fn or_name(mut self, name: &str) -> Self {
         self.name.get_or_insert_with(|| name.to_owned());

@@ -272,8 +272,9 @@ impl<D: Driver> PooledConnection<D> {
         self.shared.runtime.now().saturating_duration_since(self.entry().born)
     }
 
-    /// Whether the session refuses writes, because it was opened on a replica of
-    /// a [cluster](crate::balance::Cluster). What is done on it may be repeated.
+    /// Whether the session was told to refuse writes when it was opened, as on a
+    /// replica of a [cluster](crate::balance::Cluster). Statements that ask for
+    /// writes all the same are not kept from them.
     pub fn is_read_only(&self) -> bool {
         self.entry().reads_only
     }

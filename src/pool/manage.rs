@@ -167,13 +167,20 @@ impl<D: Driver> Pool<D> {
     /// # Errors
     ///
     /// [`Overloaded`](crate::ErrorKind::Overloaded) if the pool is full,
-    /// [`Closed`](crate::ErrorKind::Closed), or that the connection is broken or
-    /// not at a clean boundary; each with the connection.
+    /// [`Closed`](crate::ErrorKind::Closed), that the connection is broken or not
+    /// at a clean boundary, or
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for the pool of a node of a
+    /// cluster; each with the connection.
     pub fn add(&self, conn: D::Connection) -> Result<(), (D::Connection, Error)> {
         let session = self.shared.session(&conn);
         if !matches!(session, Session::Clean | Session::Unverified) {
             let error = Error::statement(format!("the session is {session:?}, not clean"));
             return Err((conn, error.with_outcome(Outcome::NotSent).with_fate(Fate::Discard)));
+        }
+        if self.shared.hooks.reads_only.is_some() {
+            // Nobody knows what its session was told.
+            let error = Error::unsupported("adding connections to a node of a cluster");
+            return Err((conn, error));
         }
         let id = self.shared.next_id();
         let newborn = Newborn { conn, id, took: Duration::ZERO, reads_only: false };

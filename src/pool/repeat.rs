@@ -36,6 +36,10 @@ pub(crate) trait Lender<D: Driver>: Send + Sync {
         place: &'static Location<'static>,
     ) -> impl Future<Output = Result<(PooledConnection<D>, Self::Tie)>> + Send;
 
+    /// Whether whatever is done on the connection is as good twice, because the
+    /// server behind it takes no writes.
+    fn is_harmless(&self, conn: &PooledConnection<D>, tie: &Self::Tie) -> bool;
+
     /// Ends when it is known from elsewhere that no answer will come, with why.
     fn given_up(&self, tie: &Self::Tie) -> impl Future<Output = Error> + Send;
 
@@ -78,6 +82,7 @@ where
         let (error, what) = match lender.lend(left, place).await {
             Err(error) => (error, Work::Whole),
             Ok((conn, tie)) => {
+                let harmless = lender.is_harmless(&conn, &tie);
                 let mut lent = Lent::new(conn);
                 let done = match select(work(&mut lent), pin!(lender.given_up(&tie))).await {
                     Either::Left((done, _)) => done,
@@ -87,6 +92,10 @@ where
                     Ok(value) => {
                         attempts.succeeded();
                         return Ok(value);
+                    }
+                    // It may have become a primary meanwhile.
+                    Err(error) if harmless && lender.is_harmless(lent.conn(), &tie) => {
+                        (error, Work::Harmless)
                     }
                     Err(error) => (error, lent.what_failed()),
                 }
@@ -132,8 +141,13 @@ impl<'p, D: Driver, T: Send + 'p> Repeated<'p, D, T> {
             let (done, what) = match lender.lend(left, self.place).await {
                 Err(error) => (Err(error), Work::Transaction),
                 Ok((conn, tie)) => {
-                    let harmless = conn.is_read_only();
-                    let done = self.attempt(&lender, conn, tie).await;
+                    let mut options = self.options.clone();
+                    let harmless = lender.is_harmless(&conn, &tie) && options.access.is_none();
+                    if harmless {
+                        // So that it stays so, also on a node that is promoted.
+                        options.access = Some(AccessMode::ReadOnly);
+                    }
+                    let done = self.attempt(&lender, conn, tie, &options).await;
                     (done, if harmless { Work::Harmless } else { Work::Transaction })
                 }
             };
@@ -152,11 +166,12 @@ impl<'p, D: Driver, T: Send + 'p> Repeated<'p, D, T> {
         lender: &L,
         conn: PooledConnection<D>,
         tie: L::Tie,
+        options: &TransactionOptions,
     ) -> Result<T> {
         // Kept until after the commit, in case that has to be verified.
         let mut value = None;
         let committing = AtomicBool::new(false);
-        let work = self.work_once(lender, conn, &mut value, &committing);
+        let work = self.work_once(lender, conn, options, &mut value, &committing);
         let committed = match select(pin!(work), pin!(lender.given_up(&tie))).await {
             Either::Left((done, _)) => done,
             Either::Right((error, _)) if committing.load(Ordering::Relaxed) => {
@@ -175,10 +190,11 @@ impl<'p, D: Driver, T: Send + 'p> Repeated<'p, D, T> {
         &mut self,
         lender: &impl Lender<D>,
         conn: PooledConnection<D>,
+        options: &TransactionOptions,
         value: &mut Option<T>,
         committing: &AtomicBool,
     ) -> Result<()> {
-        let mut tx: Transaction<'p, D> = Transaction::owned(conn, &self.options).await?;
+        let mut tx: Transaction<'p, D> = Transaction::owned(conn, options).await?;
         match (self.work)(&mut tx).await {
             Ok(done) => {
                 *value = Some(done);

@@ -152,6 +152,11 @@ impl<D: Driver> Lender<D> for &Pool<D> {
         Ok((Acquire::new(self, place).timeout(limit.min(left)).await?, ()))
     }
 
+    fn is_harmless(&self, _conn: &PooledConnection<D>, (): &()) -> bool {
+        // Nobody has asked the server whether it takes writes.
+        false
+    }
+
     fn given_up(&self, (): &()) -> impl Future<Output = Error> + Send {
         std::future::pending()
     }
@@ -186,11 +191,11 @@ impl<D: Driver> Lent<'_, D> {
     }
 
     pub(super) fn what_failed(&self) -> Work {
-        match self.worked.load(Ordering::Relaxed) {
-            _ if self.conn.is_read_only() => Work::Harmless,
-            true => Work::Part,
-            false => Work::Whole,
-        }
+        if self.worked.load(Ordering::Relaxed) { Work::Part } else { Work::Whole }
+    }
+
+    pub(super) fn conn(&self) -> &PooledConnection<D> {
+        &self.conn
     }
 
     /// The name of the pool, which in a cluster is that of the node. To look at
