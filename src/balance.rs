@@ -50,7 +50,7 @@
 //!
 //! In the folder beside it, from the inside out: `strategy`, `estimate`, `lag`,
 //! `standing`, `route` and `record` are pure; `gauge` is what is met on a node, `hub` how
-//! everybody hears of everybody; `watcher` asks and decides; `acquire`, `run`,
+//! everybody hears of everybody; `watcher` asks and decides; `pick` and `search` choose; `acquire`, `run`,
 //! `builder`, `snapshot`, `numbers` and `events` are what a user meets; `config`,
 //! `url` and `document` are how a cluster is written down.
 
@@ -66,9 +66,11 @@ mod hub;
 mod lag;
 mod node;
 mod numbers;
+mod pick;
 mod record;
 mod route;
 mod run;
+mod search;
 mod snapshot;
 mod standing;
 mod strategy;
@@ -184,10 +186,13 @@ impl<D: Driver> Cluster<D> {
     ///
     /// [`Config`](crate::ErrorKind::Config) for a name that is taken, a weight out
     /// of range, a database of another system, or settings of its pool that
-    /// contradict each other.
+    /// contradict each other; [`Closed`](crate::ErrorKind::Closed).
     pub fn join(&self, member: Member<D>) -> Result<()> {
         let inner = &self.inner;
         let council = inner.council.lock();
+        if inner.hub.is_closed() {
+            return Err(Error::closed());
+        }
         let nodes = inner.nodes.load_full();
         let mut faults = Vec::new();
         member.check(&mut faults);

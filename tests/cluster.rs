@@ -5,6 +5,7 @@
 mod trio;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -16,7 +17,8 @@ use millpond::runtime::Runtime;
 use millpond::testing::cancel::cancel_after;
 use millpond::testing::sim::Sim;
 use millpond::{
-    Cause, Cluster, Error, ErrorKind, Outcome, Phase, Pool, Retry, Route, TransactionOptions,
+    Cause, Cluster, Error, ErrorKind, Fate, Outcome, Phase, Pool, Retry, Role, Route, Scope,
+    TransactionOptions,
 };
 
 use trio::{MS, SECOND, Trio, bring_back, duties, freeze, take_down, thaw};
@@ -208,6 +210,32 @@ fn a_node_on_which_every_statement_kills_its_connection_is_out_though_it_takes_n
     });
 }
 
+/// A server that ends sessions has a last word for those that are at work, which
+/// comes as the answer to a statement. Three of them were taken for a node that
+/// has gone.
+#[test]
+fn a_server_that_ends_all_sessions_with_a_word_is_not_put_out() {
+    with_trio(7, async |_, trio, cluster| {
+        let mut held = join_all((0..8).map(|_| cluster.acquire(Route::Replica))).await;
+        let word = Error::statement("terminating connection due to administrator command")
+            .with_outcome(Outcome::Unknown)
+            .with_fate(Fate::Discard)
+            .with_cause(Cause::Shutdown)
+            .with_scope(Scope::Connection);
+        trio.b.next_queries(vec![Act::Fail(word); 4]);
+        for conn in held.iter_mut().flatten().filter(|conn| conn.pool_name() == "b") {
+            conn.query("SELECT 1", &[]).await.unwrap_err();
+        }
+        drop(held);
+        for _ in 0..100 {
+            cluster.query(Route::Replica, "SELECT 1", &[]).await.unwrap();
+        }
+        let now = cluster.snapshot();
+        assert_eq!(now.node("b").unwrap().ejections, 0);
+        assert!(now.node("b").unwrap().is_used());
+    });
+}
+
 #[test]
 fn what_waits_on_a_silent_node_is_given_up_and_done_elsewhere() {
     with_trio(8, async |sim, trio, cluster| {
@@ -292,7 +320,7 @@ fn writers_wait_for_a_promotion_and_go_on_at_once_after_it() {
         assert_eq!(trio.b.place(), 1 + 20);
         assert_eq!(duties(&cluster.snapshot()), (vec!["b"], vec!["c"]));
         let told = trio.told();
-        assert!(told.contains(&"b is the primary, and takes writes".to_owned()), "{told:?}");
+        assert!(told.contains(&"b is the primary, and is used for writes".to_owned()), "{told:?}");
     });
 }
 
@@ -339,6 +367,27 @@ fn one_refused_write_is_enough_to_find_the_new_primary() {
             let conn = cluster.acquire(Route::Replica).await.unwrap();
             assert!(conn.is_read_only());
         }
+    });
+}
+
+/// Work that asked who does it was taken to have had an effect, and its refusal
+/// came out.
+#[test]
+fn work_that_looks_at_its_node_is_repeated_on_the_new_primary() {
+    with_trio(14, async |_, trio, cluster| {
+        trio.a.tells_role(false);
+        cluster.execute("INSERT 1", &[]).await.unwrap();
+        trio.promote_b();
+        trio.a.follow(&trio.b).timeline(2);
+        let (policy, seen) = (Retry::new(), Mutex::new(Vec::new()));
+        let work = cluster.run(Route::Primary, &policy, |conn| {
+            seen.lock().unwrap().push((conn.pool_name().to_owned(), conn.is_read_only()));
+            assert_ne!(conn.role(), Some(Role::Replica));
+            Box::pin(async { conn.query("INSERT 2", &[]).await })
+        });
+        work.await.unwrap();
+        let seen = seen.into_inner().unwrap();
+        assert_eq!(seen, [("a".to_owned(), false), ("b".to_owned(), false)]);
     });
 }
 

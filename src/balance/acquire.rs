@@ -11,14 +11,14 @@ use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use millpond_driver::{BoxFuture, Cause, Driver, Error, Phase, Position, Result};
 
 use super::node::Node;
 use super::route::{Duty, Route};
-use super::strategy::NodeView;
+use super::search::{Missed, Search};
 use super::{Cluster, Inner};
 use crate::pool::PooledConnection;
 
@@ -135,163 +135,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a replica is waited for to come to a place in the log, before another.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Why a node has not served a caller.
-enum Missed {
-    /// Nor will another: there is no time left.
-    Ended(Error),
-    /// It has failed.
-    Failed(Error),
-    /// It has not come to what the caller wants to read.
-    Behind(Error),
-    /// It cannot open connections, but has some; or it is paused.
-    Short,
-    /// It is no more what it was taken for.
-    Changed,
-}
-
-/// The most nodes whose views need no allocation.
-const FEW: usize = 16;
-
-/// Which nodes go before others: the higher.
-#[inline]
-fn rank(free: bool, shown: bool) -> u8 {
-    2 * u8::from(free) + u8::from(shown)
-}
-
-/// One caller's search over nodes.
-struct Search<'t, D: Driver> {
-    terms: &'t Terms,
-    deadline: Instant,
-    /// How often all nodes were tried.
-    rounds: u32,
-    /// Those tried in this round.
-    tried: Vec<(Arc<Node<D>>, Tried)>,
-}
-
-/// What has become of a node. One that can open no connection, and has some, has
-/// not failed: it is waited for, but after all others.
-#[derive(Debug, Default)]
-struct Tried {
-    failed: Option<Error>,
-    /// It failed for being behind.
-    behind: bool,
-    /// How often it was not what it was taken for.
-    changed: u32,
-}
-
-impl<D: Driver> Search<'_, D> {
-    /// What has become of the node, if anything is held against it.
-    fn tried(&self, node: &Arc<Node<D>>) -> Option<&Tried> {
-        let same = |(other, tried): &&(_, Tried)| Arc::ptr_eq(other, node) && !tried.is_news();
-        self.tried.iter().find(same).map(|(_, tried)| tried)
-    }
-
-    fn note(&mut self, node: &Arc<Node<D>>, missed: Missed) {
-        let index = self.tried.iter().position(|(other, _)| Arc::ptr_eq(other, node));
-        let index = index.unwrap_or_else(|| {
-            self.tried.push((Arc::clone(node), Tried::default()));
-            self.tried.len() - 1
-        });
-        let tried = &mut self.tried[index].1;
-        match missed {
-            Missed::Failed(error) | Missed::Ended(error) => tried.failed = Some(error),
-            Missed::Behind(error) => (tried.failed, tried.behind) = (Some(error), true),
-            Missed::Short => tried.changed = 0,
-            Missed::Changed => {
-                tried.changed += 1;
-                if tried.changed > TURNS {
-                    let error = Error::connect("does not stay what it is");
-                    tried.failed = Some(error.with_cause(Cause::WrongRole));
-                }
-            }
-        }
-    }
-
-    /// Whether replicas are to be waited for to come to what is to be read.
-    fn is_to_ask_again(&self) -> bool {
-        let behind = self.tried.iter().any(|(_, tried)| tried.behind);
-        behind && self.terms.route == Route::Replica
-    }
-}
-
-impl Tried {
-    /// It has only changed, and may be tried as if it had not been.
-    fn is_news(&self) -> bool {
-        self.failed.is_none() && self.changed > 0
-    }
-}
-
-/// How often a node may change while one caller waits, before others are tried.
-const TURNS: u32 = 8;
-
 impl<D: Driver> Inner<D> {
-    /// The index of the node to send a caller to, of those that serve `wanted`
-    /// and are fit: one that is free, or else any; and one that has just come
-    /// back only so often.
-    #[inline]
-    pub(super) fn pick(
-        &self,
-        nodes: &[Arc<Node<D>>],
-        wanted: Duty,
-        serves: impl Fn(usize, Duty) -> bool,
-    ) -> Option<usize> {
-        if nodes.len() > FEW {
-            return self.pick_of_many(nodes, wanted, serves);
-        }
-        let random = self.hub.runtime.random();
-        let drawn = (random >> 32) as u32;
-        let mut views = [NodeView::new(0, Duration::ZERO); FEW];
-        let mut indices = [0_u8; FEW];
-        let (mut len, mut best) = (0, 0);
-        for (index, node) in nodes.iter().enumerate() {
-            let duty = node.gauge.duty();
-            if !duty.has(wanted) || !serves(index, duty) {
-                continue;
-            }
-            let (view, free) = node.gauge.view();
-            let rank = rank(free, node.gauge.is_shown(drawn));
-            if rank > best {
-                // Those before it count no more.
-                (best, len) = (rank, 0);
-            }
-            if rank == best {
-                (views[len], indices[len]) = (view, index as u8);
-                len += 1;
-            }
-        }
-        let picked = match len {
-            0 => return None,
-            1 => 0,
-            _ => self.strategy.pick(&views[..len], random.rotate_left(17)),
-        };
-        Some(usize::from(indices[if picked < len { picked } else { 0 }]))
-    }
-
-    #[cold]
-    fn pick_of_many(
-        &self,
-        nodes: &[Arc<Node<D>>],
-        wanted: Duty,
-        serves: impl Fn(usize, Duty) -> bool,
-    ) -> Option<usize> {
-        let random = self.hub.runtime.random();
-        let drawn = (random >> 32) as u32;
-        let serving = nodes.iter().enumerate().filter(|(index, node)| {
-            let duty = node.gauge.duty();
-            duty.has(wanted) && serves(*index, duty)
-        });
-        let ranked = serving.map(|(index, node)| {
-            let (view, free) = node.gauge.view();
-            (index, view, rank(free, node.gauge.is_shown(drawn)))
-        });
-        let mut all: Vec<_> = ranked.collect();
-        let best = all.iter().map(|(.., rank)| *rank).max()?;
-        all.retain(|(.., rank)| *rank == best);
-        let views: Vec<_> = all.iter().map(|(_, view, _)| *view).collect();
-        let picked = self.strategy.pick(&views, random.rotate_left(17));
-        all.get(picked).or_else(|| all.first()).map(|(index, ..)| *index)
-    }
-
     /// A connection of the best node, if that has an idle one; else the node, if
     /// there is one.
     #[inline]
@@ -366,7 +210,11 @@ impl<D: Driver> Inner<D> {
             }
             let error = self.nobody(&nodes, &search);
             let now = self.hub.runtime.now();
-            if now >= deadline || !self.may_come(&nodes, &search, &error) {
+            if now >= deadline {
+                // As long as the caller would wait: to wait as long again helps nobody.
+                return Err(error.with_cause(Cause::Pool));
+            }
+            if !self.may_come(&nodes, &search, &error) {
                 return Err(error);
             }
             if !search.is_to_ask_again() {

@@ -15,7 +15,8 @@ use crate::health::Reason;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A node is out: it is not used.
+    /// A node is out: it is not used. Also one that has not answered since it has
+    /// joined.
     #[non_exhaustive]
     Ejected {
         /// The node.
@@ -50,7 +51,8 @@ pub enum Event<'a> {
     Rival {
         /// The node that is not used.
         node: &'a str,
-        /// The one that is.
+        /// The one that is; empty if that is down, and this one was left behind by a
+        /// failover.
         primary: &'a str,
     },
     /// An alarm: a node belongs to another cluster. It is not used.
@@ -63,13 +65,14 @@ pub enum Event<'a> {
         /// What the others call theirs.
         expected: &'a str,
     },
-    /// A replica is too far behind, and is used only for want of another node.
+    /// A replica is too far behind, or does not say how far, and is used only for
+    /// want of another node.
     #[non_exhaustive]
     Lagging {
         /// The node.
         node: &'a str,
-        /// By how much.
-        lag: Duration,
+        /// By how much, if it says so.
+        lag: Option<Duration>,
     },
     /// It has caught up.
     #[non_exhaustive]
@@ -110,16 +113,24 @@ impl fmt::Display for Event<'_> {
             }
             Self::Returned { node } => write!(f, "{node} is used"),
             Self::RoleChanged { node, to, writable, .. } => {
-                let writes = if *writable { "takes writes" } else { "takes no writes" };
-                write!(f, "{node} is {}, and {writes}", called(*to))
+                let used = if *writable { "is" } else { "is not" };
+                write!(f, "{node} is {}, and {used} used for writes", called(*to))
             }
             Self::Rival { node, primary } => {
-                write!(f, "{node} takes writes beside {primary}, and is not used")
+                f.write_str(node)?;
+                match primary.is_empty() {
+                    true => f.write_str(" takes writes of an earlier timeline")?,
+                    false => write!(f, " takes writes beside {primary}")?,
+                }
+                f.write_str(", and is not used")
             }
             Self::Stranger { node, cluster, expected } => {
                 write!(f, "{node} is of cluster {cluster}, not {expected}, and is not used")
             }
-            Self::Lagging { node, lag } => write!(f, "{node} is {lag:.1?} behind"),
+            Self::Lagging { node, lag: Some(lag) } => write!(f, "{node} is {lag:.1?} behind"),
+            Self::Lagging { node, lag: None } => {
+                write!(f, "{node} does not say how far it is behind")
+            }
             Self::CaughtUp { node } => write!(f, "{node} has caught up"),
             Self::Joined { node } => write!(f, "{node} has joined"),
             Self::Left { node } => write!(f, "{node} has left"),

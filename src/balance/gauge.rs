@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_listener::Event as Signal;
-use millpond_driver::{Cause, Error, ErrorKind, NodeStatus, Result, Role};
+use millpond_driver::{Cause, Error, ErrorKind, Fate, NodeStatus, Result, Role};
 
 use super::estimate::{self, Sample};
 use super::hub::Hub;
@@ -191,7 +191,7 @@ impl Gauge {
         let before = record.health.state();
         // However many connections die at a time, that is one event; what
         // follows tells whether the node has gone with them.
-        let known = error.kind() == ErrorKind::Lost && record.lose();
+        let known = is_a_death(error) && record.lose();
         let decision = match known {
             true => record.health.tick(now),
             false => record.health.met(fact, now, random),
@@ -311,6 +311,14 @@ impl Gauge {
     pub(super) fn connect_error(&self) -> Option<Error> {
         self.read(|record| record.connect_error.clone())
     }
+}
+
+/// Whether a connection has died of it, with a last word of the server's or
+/// without.
+fn is_a_death(error: &Error) -> bool {
+    let used =
+        matches!(error.kind(), ErrorKind::Lost | ErrorKind::Statement | ErrorKind::CommitUnknown);
+    used && error.fate() == Fate::Discard
 }
 
 /// A caller that is counted.

@@ -34,6 +34,8 @@ pub(super) struct Record {
     pub(super) told: Option<NodeStatus>,
     /// When it was asked for that.
     pub(super) asked: Option<Instant>,
+    /// When it said so.
+    pub(super) told_at: Option<Instant>,
     /// A write was refused there, and when.
     refused: Option<Instant>,
     /// That was found to say nothing of the node.
@@ -70,6 +72,11 @@ pub(super) struct Record {
     used: bool,
     /// It is too far behind.
     late: bool,
+    /// When it was found to be out of place, and whether that was told.
+    out_since: Option<Instant>,
+    alarmed: bool,
+    /// It was told that it has not answered since it joined.
+    complained: bool,
 }
 
 impl Record {
@@ -80,6 +87,7 @@ impl Record {
             set_weight,
             told: None,
             asked: None,
+            told_at: None,
             refused: None,
             excused: None,
             lost: false,
@@ -101,6 +109,9 @@ impl Record {
             reached: None,
             used: false,
             late: false,
+            out_since: None,
+            alarmed: false,
+            complained: false,
         }
     }
 
@@ -172,7 +183,7 @@ impl Record {
                     self.reached = None;
                 }
                 self.told = Some(told);
-                self.asked = Some(asked);
+                (self.asked, self.told_at) = (Some(asked), Some(now));
             }
             Err(error) => self.last_error = Some(error),
         }
@@ -279,6 +290,13 @@ impl Record {
                 news.push(News::Returned { anew: self.ejections == 0 });
             }
             (true, false) if self.is_down() || self.is_shaky() => news.push(News::Ejected),
+            // It has never been of use, and that is told once.
+            (false, false)
+                if self.told.is_none() && self.last_error.is_some() && !self.complained =>
+            {
+                self.complained = true;
+                news.push(News::Ejected);
+            }
             _ => {}
         }
         let writes = duty.has(Duty::WRITE);
@@ -291,9 +309,17 @@ impl Record {
         }
         let late = duty.has(Duty::STALE);
         if std::mem::replace(&mut self.late, late) != late {
-            news.push(News::Lag(self.lag.filter(|_| late)));
+            news.push(if late { News::Late(self.lag) } else { News::CaughtUp });
         }
-        if let Some(out) = standing.out.filter(|_| old.out != standing.out) {
+        if old.out != standing.out {
+            (self.out_since, self.alarmed) = (standing.out.map(|_| now), false);
+        }
+        // A primary that has fallen unnoticed is no rival of the next one: only what
+        // it says after that is.
+        let confirmed = self.asked.zip(self.out_since).is_some_and(|(asked, since)| asked > since);
+        let alarm = standing.out.filter(|out| confirmed || *out == Out::Stranger);
+        if let Some(out) = alarm.filter(|_| !self.alarmed) {
+            self.alarmed = true;
             news.push(News::Out(out));
         }
         // A refused write is looked into before sessions are retired for it.
@@ -322,7 +348,9 @@ impl Record {
             }
         }
         match self.standing.out {
-            Some(Out::Rival) => role("takes writes beside another primary".to_owned()),
+            Some(Out::Rival) => {
+                role("takes writes, and another one is or was the primary since".to_owned())
+            }
             Some(Out::Stranger) => {
                 Error::connect("belongs to another cluster").with_cause(Cause::Config)
             }
@@ -335,6 +363,11 @@ impl Record {
                 Error::connect(told).with_cause(Cause::Overload)
             }
             None if self.refused.is_some() => role("has refused a write".to_owned()),
+            None if self.set_role == Some(Role::Primary) && wanted.has(Duty::WRITE) => {
+                let says = self.told.as_ref().map_or(Role::Unknown, |told| told.role);
+                let says = called(says);
+                role(format!("was set to be the primary, says it is {says}, and takes no writes"))
+            }
             None if wanted.has(Duty::WRITE) && self.standing.role == Role::Primary => {
                 role("is the primary, and takes no writes".to_owned())
             }

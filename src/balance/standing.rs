@@ -35,7 +35,7 @@ pub(super) struct Standing {
 /// Why a node that answers is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Out {
-    /// It claims to be the primary, and another one is.
+    /// It claims to be the primary, and another one is, or has been since.
     Rival,
     /// It belongs to another cluster.
     Stranger,
@@ -43,7 +43,15 @@ pub(super) enum Out {
 
 /// The standing of each node. `cluster`: what all of them are to say, which is
 /// what most of them do, and of those alike what it has been so far.
-pub(super) fn judge(nodes: &[Known], cluster: &mut Option<Box<str>>) -> Vec<Standing> {
+///
+/// `timeline`: the latest in which writes were taken. A primary of an earlier one
+/// stays out, also when the later one is down: its data has divided from what was
+/// written since.
+pub(super) fn judge(
+    nodes: &[Known],
+    cluster: &mut Option<Box<str>>,
+    timeline: &mut Option<u64>,
+) -> Vec<Standing> {
     *cluster = name_of(nodes, cluster.as_deref());
     let mut standings: Vec<_> = nodes.iter().map(|node| alone(node, cluster)).collect();
     let claims = |(index, node): (usize, &Known)| {
@@ -52,9 +60,14 @@ pub(super) fn judge(nodes: &[Known], cluster: &mut Option<Box<str>>) -> Vec<Stan
     };
     let claimants: Vec<usize> = nodes.iter().enumerate().filter_map(claims).collect();
     let right = claimants.iter().copied().max_by_key(|index| authority(&nodes[*index]));
-    for index in claimants.into_iter().filter(|index| Some(*index) != right) {
-        standings[index].duty = Duty::NONE;
-        standings[index].out = Some(Out::Rival);
+    for index in claimants {
+        let told = nodes[index].told.as_ref().and_then(|told| told.timeline);
+        if Some(index) != right || (told.is_some() && told < *timeline) {
+            standings[index].duty = Duty::NONE;
+            standings[index].out = Some(Out::Rival);
+        } else {
+            *timeline = told.max(*timeline);
+        }
     }
     standings
 }
@@ -136,7 +149,7 @@ mod tests {
     }
 
     fn duties(nodes: &[Known]) -> Vec<Duty> {
-        judge(nodes, &mut None).iter().map(|standing| standing.duty).collect()
+        judge(nodes, &mut None, &mut None).iter().map(|standing| standing.duty).collect()
     }
 
     const BOTH: Duty = Duty(3);
@@ -180,10 +193,24 @@ mod tests {
     fn of_two_primaries_the_one_of_the_later_timeline_is_right() {
         let old = Known { writes: true, ..primary(Some(1), 900) };
         let nodes = [old, primary(Some(2), 100), node(Role::Replica, Some(false))];
-        let standings = judge(&nodes, &mut None);
+        let standings = judge(&nodes, &mut None, &mut None);
         let found: Vec<_> = standings.iter().map(|it| (it.duty, it.out)).collect();
         let expected = [(Duty::NONE, Some(Out::Rival)), (Duty::WRITE, None), (Duty::READ, None)];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_primary_of_an_earlier_timeline_stays_out_though_the_later_one_is_down() {
+        let mut timeline = None;
+        let mut duties = |nodes: &[Known]| -> Vec<_> {
+            let standings = judge(nodes, &mut None, &mut timeline);
+            standings.iter().map(|standing| standing.duty).collect()
+        };
+        let old = || primary(Some(1), 900);
+        let new = |serving| Known { serving, ..primary(Some(2), 100) };
+        assert_eq!(duties(&[old(), new(true)]), [Duty::NONE, Duty::WRITE]);
+        assert_eq!(duties(&[old(), new(false)]), [Duty::NONE, Duty::NONE]);
+        assert_eq!(duties(&[primary(Some(3), 50), new(false)]), [Duty::WRITE, Duty::NONE]);
     }
 
     #[test]
@@ -210,20 +237,20 @@ mod tests {
         };
         let mut cluster = None;
         let replica = node(Role::Replica, Some(false));
-        let standings = judge(&[of("7"), of("8"), replica.clone()], &mut cluster);
+        let standings = judge(&[of("7"), of("8"), replica.clone()], &mut cluster, &mut None);
         assert_eq!(standings[1].out, Some(Out::Stranger));
         assert_eq!(standings[1].duty, Duty::NONE);
         assert_eq!((standings[0].duty, standings[2].duty), (Duty::WRITE, Duty::READ));
         assert_eq!(cluster.as_deref(), Some("7"));
         // It is remembered, also when the first is down, and in whatever order.
         let down = Known { serving: false, ..of("7") };
-        let standings = judge(&[of("8"), down, replica.clone()], &mut cluster);
+        let standings = judge(&[of("8"), down, replica.clone()], &mut cluster, &mut None);
         assert_eq!(standings[0].out, Some(Out::Stranger));
         // Most of them are right, whoever answered first; and who has left counts no
         // more.
-        let standings = judge(&[of("7"), of("8"), of("8")], &mut cluster);
+        let standings = judge(&[of("7"), of("8"), of("8")], &mut cluster, &mut None);
         assert_eq!((standings[0].out, cluster.as_deref()), (Some(Out::Stranger), Some("8")));
-        let standings = judge(&[of("9"), replica], &mut cluster);
+        let standings = judge(&[of("9"), replica], &mut cluster, &mut None);
         assert_eq!((standings[0].out, cluster.as_deref()), (None, Some("9")));
     }
 }

@@ -78,6 +78,18 @@ pub(crate) fn hosts(url: &str) -> Result<Vec<Host>, Vec<Error>> {
             _ => {}
         }
     }
+    if login.matches('@').count() > 1 && authority.contains(',') {
+        // Which of them ends the login? One may be of a password, or one a login for
+        // each host.
+        faults.push(
+            "login: must be given once, before all hosts, and an @ in it written %40".to_owned(),
+        );
+    }
+    let odd =
+        |host: &&str| host.contains(|c: char| c.is_whitespace() || c == ';') || host.ends_with(':');
+    if hosts.iter().any(odd) {
+        faults.push("host: must be a name or an address, and a port after a colon".to_owned());
+    }
     if hosts.len() > 1 && hosts.contains(&"") {
         faults.push("host: must not be empty between commas".to_owned());
     }
@@ -122,7 +134,7 @@ mod tests {
                 "x://[::1]:7,[fe80::1]/d",
                 &[("[::1]:7", "x://[::1]:7/d"), ("[fe80::1]", "x://[fe80::1]/d")],
             ),
-            ("x://u%40,%2C:p,w@d@a/x", &[("a", "x://u%40,%2C:p,w@d@a/x")]),
+            ("x://u%40,%2C:p,w@a/x", &[("a", "x://u%40,%2C:p,w@a/x")]),
             ("x://%2Frun%2Fpg,b/d", &[("%2Frun%2Fpg", "x://%2Frun%2Fpg/d"), ("b", "x://b/d")]),
             ("x://u@/d", &[("localhost", "x://u@/d")]),
             ("x:///d?host=/run/pg", &[("/run/pg", "x:///d?host=/run/pg")]),
@@ -132,6 +144,18 @@ mod tests {
             let found = split(url);
             let found: Vec<_> = found.iter().map(|(name, url)| (&**name, &**url)).collect();
             assert_eq!(found, expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_login_for_each_host_or_a_host_that_is_none_is_refused() {
+        for url in ["x://u:secret@a,v:secret@b/d", "x://u:se@cret@a,b/d"] {
+            let rule = "login: must be given once, before all hosts, and an @ in it written %40";
+            assert_eq!(refused(url), [rule]);
+        }
+        for url in ["x://a, b/d", "x://a;b/d", "x://u@a,y://b/d", "x://a,b:/d"] {
+            let rule = "host: must be a name or an address, and a port after a colon";
+            assert_eq!(refused(url), [rule], "{url}");
         }
     }
 

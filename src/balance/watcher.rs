@@ -41,6 +41,8 @@ const LONG: Duration = Duration::from_secs(3600);
 pub(super) struct Council {
     /// What all nodes call the cluster.
     pub(super) cluster: Option<Box<str>>,
+    /// The latest timeline in which writes were taken.
+    timeline: Option<u64>,
     history: History,
     looked: Instant,
     /// When something has changed last.
@@ -49,7 +51,13 @@ pub(super) struct Council {
 
 impl Council {
     pub(super) fn new(now: Instant) -> Self {
-        Self { cluster: None, history: History::default(), looked: now, changed: None }
+        Self {
+            cluster: None,
+            timeline: None,
+            history: History::default(),
+            looked: now,
+            changed: None,
+        }
     }
 }
 
@@ -230,12 +238,16 @@ impl<D: Driver> Inner<D> {
     ) -> Vec<Change<D>> {
         let known: Vec<Known> =
             nodes.iter().map(|node| node.gauge.read(|r| r.known(node.gauge.duty()))).collect();
-        let standings = standing::judge(&known, &mut council.cluster);
-        for (known, standing) in known.iter().zip(&standings) {
-            let told = known.told.as_ref().filter(|_| standing.duty.has(Duty::WRITE));
-            if let Some(position) = told.and_then(|told| told.position) {
-                council.history.note(now, position);
-            }
+        let standings = standing::judge(&known, &mut council.cluster, &mut council.timeline);
+        let positions = nodes.iter().zip(&known).zip(&standings);
+        let positions = positions.filter_map(|((node, known), standing)| {
+            let told = known.told.as_ref().filter(|_| standing.out.is_none())?;
+            let at = node.gauge.read(|record| record.told_at)?;
+            Some((standing.duty.has(Duty::WRITE), told.position?, at))
+        });
+        // While there is no primary, what any replica has is what there is.
+        if let Some((_, position, at)) = positions.max() {
+            council.history.note(at, position);
         }
         // Half of them may be out for failing too often, no more: the others
         // would have to carry what they do not.
@@ -244,7 +256,10 @@ impl<D: Driver> Inner<D> {
         for (node, standing) in nodes.iter().zip(standings) {
             let change = node.gauge.change(|record| {
                 let lag = record.lag_by(&council.history, standing);
-                let late = record.laggard.judge(lag, self.max_lag);
+                // One that says nothing of it may be as far behind as it will.
+                let mute =
+                    standing.role == Role::Replica && lag.is_none() && self.max_lag.is_some();
+                let late = record.laggard.judge(lag, self.max_lag) || mute;
                 record.lag = lag;
                 let out = record.is_shaky() && shaky > 0;
                 shaky -= usize::from(out);
@@ -312,8 +327,8 @@ impl<D: Driver> Inner<D> {
             News::Role { from, to, writes } => {
                 self.hub.tell(&Event::RoleChanged { node: name, from, to, writable: writes });
             }
-            News::Lag(Some(lag)) => self.hub.tell(&Event::Lagging { node: name, lag }),
-            News::Lag(None) => self.hub.tell(&Event::CaughtUp { node: name }),
+            News::Late(lag) => self.hub.tell(&Event::Lagging { node: name, lag }),
+            News::CaughtUp => self.hub.tell(&Event::CaughtUp { node: name }),
             News::Out(Out::Rival) => {
                 let primary = primary.unwrap_or_default();
                 self.hub.tell(&Event::Rival { node: name, primary });
@@ -355,14 +370,15 @@ pub(super) enum News {
         to: Role,
         writes: bool,
     },
-    /// It is so far behind, or no more.
-    Lag(Option<Duration>),
+    /// It is so far behind; or does not say.
+    Late(Option<Duration>),
+    CaughtUp,
     Out(Out),
 }
 
 impl News {
     /// Whether more of the kind may follow soon.
     fn is_unrest(&self) -> bool {
-        !matches!(self, Self::Returned { anew: true } | Self::Lag(_))
+        !matches!(self, Self::Returned { anew: true } | Self::Late(_) | Self::CaughtUp)
     }
 }

@@ -184,6 +184,22 @@ impl<D: Driver> PooledConnection<D> {
         &mut self.entry_mut().depth
     }
 
+    /// The same for what is no statement of the application's: it is not measured,
+    /// for who waits for a replica to catch up learns nothing of how quick it is.
+    async fn ask<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&D, &mut D::Connection) -> Result<T>,
+    ) -> Result<T> {
+        let entry = &mut *self.held.as_mut().expect("held until dropped").entry;
+        let left_over = std::mem::replace(&mut entry.in_flight, true);
+        let result = work(&self.shared.driver, &mut entry.conn).await;
+        entry.in_flight = left_over;
+        if let Err(error) = &result {
+            entry.note(error);
+        }
+        result
+    }
+
     /// Runs driver code with the mark of a statement in flight.
     pub(super) async fn run<T>(
         &mut self,
@@ -302,7 +318,7 @@ impl<D: Driver> PooledConnection<D> {
     /// As for `query`.
     pub async fn position(&mut self) -> Result<Position> {
         self.unwind().await?;
-        self.run(async |driver, conn| driver.position(conn).await).await
+        self.ask(async |driver, conn| driver.position(conn).await).await
     }
 
     /// Waits until what is before this place in the log can be read here, for no
@@ -318,7 +334,7 @@ impl<D: Driver> PooledConnection<D> {
     /// As for [`query`](Self::query).
     pub async fn reached(&mut self, position: &Position, limit: Duration) -> Result<bool> {
         self.unwind().await?;
-        self.run(async |driver, conn| driver.reached(conn, position, limit).await).await
+        self.ask(async |driver, conn| driver.reached(conn, position, limit).await).await
     }
 
     /// System and version of the server.

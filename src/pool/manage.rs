@@ -169,8 +169,7 @@ impl<D: Driver> Pool<D> {
     /// [`Overloaded`](crate::ErrorKind::Overloaded) if the pool is full,
     /// [`Closed`](crate::ErrorKind::Closed), that the connection is broken or not
     /// at a clean boundary, or
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for the pool of a node of a
-    /// cluster; each with the connection.
+    /// [`Config`](crate::ErrorKind::Config) for the pool of a node of a cluster; each with the connection.
     pub fn add(&self, conn: D::Connection) -> Result<(), (D::Connection, Error)> {
         let session = self.shared.session(&conn);
         if !matches!(session, Session::Clean | Session::Unverified) {
@@ -179,7 +178,7 @@ impl<D: Driver> Pool<D> {
         }
         if self.shared.hooks.reads_only.is_some() {
             // Nobody knows what its session was told.
-            let error = Error::unsupported("adding connections to a node of a cluster");
+            let error = Error::config("a node of a cluster opens its connections itself");
             return Err((conn, error));
         }
         let id = self.shared.next_id();

@@ -12,7 +12,9 @@ use std::panic::Location;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use millpond_driver::{Driver, Error, Outcome, Result, Rows, Runtime, TransactionOptions, Value};
+use millpond_driver::{
+    Driver, Error, Outcome, Result, Role, Rows, Runtime, TransactionOptions, Value,
+};
 
 use super::Pool;
 use super::acquire::Acquire;
@@ -212,6 +214,11 @@ impl<D: Driver> Lent<'_, D> {
     /// The connection's facts.
     pub fn info(&self) -> ConnectionInfo {
         self.conn.info()
+    }
+
+    /// The role of the node, as the session was told last.
+    pub fn role(&self) -> Option<Role> {
+        self.conn.role()
     }
 
     /// Runs one statement and collects its rows.

@@ -145,7 +145,11 @@ impl Error {
     /// assert_eq!((error.kind(), error.nodes().len()), (ErrorKind::NoNode, 1));
     /// ```
     pub fn no_node(what: impl fmt::Display, nodes: Vec<(Box<str>, Self)>) -> Self {
-        let told = nodes.iter().map(|(name, error)| format!("{name}: {error}"));
+        let told = nodes.iter().map(|(name, error)| {
+            let (name, error) = (format!("{name}: "), error.to_string());
+            // A node named as its address need not be named twice.
+            if error.starts_with(&name) { error } else { name + &error }
+        });
         let told = told.collect::<Vec<_>>().join("; ");
         let (first, rest) = match nodes.split_first() {
             Some(((_, first), rest)) => (first.cause(), rest),

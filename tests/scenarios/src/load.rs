@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use millpond::{Cluster, Driver, Error, Outcome, Retry, Route, params};
+use millpond::{Cause, Cluster, Driver, Error, Outcome, Retry, Route, params};
 use tokio::task::JoinHandle;
 
 /// How many read, and how many write.
@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) ended: Instant,
     /// The nodes it was sent to, and when.
     pub(crate) sent: Vec<(String, Instant)>,
+    /// The nodes that refused it for their role, and when.
+    pub(crate) refused: Vec<(String, Instant)>,
     pub(crate) error: Option<Error>,
     /// The number it has written.
     pub(crate) token: i64,
@@ -138,16 +140,24 @@ impl<D: Driver> Caller<D> {
                 Kind::Read => Vec::new(),
                 Kind::Write => params![token].to_vec(),
             };
-            let (sql, sent, began) = (self.sql, Mutex::new(Vec::new()), Instant::now());
+            let (sql, began) = (self.sql, Instant::now());
+            let (sent, refused) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
             let done = self.cluster.run(self.route, &policy, |conn| {
                 let node = conn.pool_name().to_owned();
-                sent.lock().expect("no panic").push((node, Instant::now()));
-                Box::pin(async { conn.query(sql, &params).await })
+                sent.lock().expect("no panic").push((node.clone(), Instant::now()));
+                Box::pin(async {
+                    let done = conn.query(sql, &params).await;
+                    if done.as_ref().is_err_and(|error| error.cause() == Cause::WrongRole) {
+                        refused.lock().expect("no panic").push((node, Instant::now()));
+                    }
+                    done
+                })
             });
             let error = done.await.err();
             let (kind, ended) = (self.kind, Instant::now());
             let sent = sent.into_inner().expect("no panic");
-            let request = Request { kind, began, ended, sent, error, token };
+            let refused = refused.into_inner().expect("no panic");
+            let request = Request { kind, began, ended, sent, refused, error, token };
             self.log.lock().expect("no panic").push(request);
             tokio::time::sleep(PAUSE).await;
         }

@@ -12,7 +12,11 @@
 //! as missed, for a busy machine misses it too (`--strict` has these fail as well).
 
 #[cfg(unix)]
+mod alone;
+#[cfg(unix)]
 mod arguments;
+#[cfg(unix)]
+mod commits;
 #[cfg(unix)]
 mod failover;
 #[cfg(unix)]
@@ -20,7 +24,19 @@ mod load;
 #[cfg(unix)]
 mod nodes;
 #[cfg(unix)]
+mod pair;
+#[cfg(unix)]
+mod pressure;
+#[cfg(unix)]
+mod roles;
+#[cfg(unix)]
+mod sessions;
+#[cfg(unix)]
+mod silence;
+#[cfg(unix)]
 mod site;
+#[cfg(unix)]
+mod slowness;
 #[cfg(unix)]
 mod table;
 
@@ -32,10 +48,21 @@ fn main() {
 /// All scenarios, in order.
 #[cfg(unix)]
 const SCENARIOS: &[table::Scenario] = &[
+    sessions::SOME_ENDED,
+    sessions::ALL_ENDED,
     nodes::REPLICA_STOPPED,
     nodes::REPLICA_KILLED,
+    silence::REPLICA_FROZEN,
+    silence::LINE_DEAD,
+    slowness::REPLICA_SLOW,
     failover::PRIMARY_STOPPED,
     failover::PRIMARY_KILLED,
+    roles::PRIMARY_RETURNS,
+    roles::PRIMARY_READ_ONLY,
+    roles::PRIMARY_DEMOTED,
+    commits::AMBIGUOUS,
+    pressure::USED_UP,
+    alone::REPLICAS_STOPPED,
 ];
 
 #[cfg(unix)]
