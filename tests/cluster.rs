@@ -21,16 +21,7 @@ use millpond::{
     TransactionOptions,
 };
 
-use trio::{MS, SECOND, Trio, bring_back, duties, freeze, take_down, thaw};
-
-/// Runs a claim on a cluster of three.
-fn with_trio(seed: u64, claim: impl AsyncFnOnce(Sim, Trio, Cluster<Fake>)) {
-    Sim::new(seed).run(async |sim| {
-        let trio = Trio::new();
-        let cluster = trio.cluster(&sim).await;
-        claim(sim, trio, cluster).await;
-    });
-}
+use trio::{MS, SECOND, Trio, bring_back, duties, freeze, take_down, thaw, with_trio};
 
 async fn node_of(cluster: &Cluster<Fake>, route: Route) -> String {
     cluster.acquire(route).await.unwrap().pool_name().to_owned()
@@ -715,6 +706,18 @@ fn a_closed_cluster_lends_nothing_and_leaves_nothing() {
         drop((held, cluster));
         sim.sleep(SECOND * 2).await;
         assert_eq!(trio.all().map(|(_, fake)| fake.counts().live), [0, 0, 0]);
+    });
+}
+
+/// That of the probes stayed open until the last handle was dropped.
+#[test]
+fn a_closed_cluster_keeps_no_connection_open_though_a_handle_lives_on() {
+    with_trio(28, async |sim, trio, cluster| {
+        assert!(trio.all().iter().all(|(_, fake)| fake.counts().live > 0));
+        cluster.close().await;
+        sim.sleep(SECOND * 2).await;
+        assert_eq!(trio.all().map(|(_, fake)| fake.counts().live), [0, 0, 0]);
+        assert!(cluster.snapshot().nodes.iter().all(|node| node.pool.is_closed));
     });
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use millpond_driver::Error;
+use millpond_driver::{Cause, Error};
 
 use crate::retry::fraction;
 
@@ -38,7 +38,11 @@ impl Outage {
             PERMANENT
         } else {
             // 2⁵ times the first is above the cap.
-            fraction((FIRST * (1 << self.failures.min(5))).min(CAP), random)
+            let most = (FIRST * (1 << self.failures.min(5))).min(CAP);
+            // A server that is full has to refuse each attempt: soon not more than
+            // two in a second.
+            let least = if error.cause() == Cause::Overload { most / 2 } else { Duration::ZERO };
+            least + fraction(most - least, random)
         };
         self.failures = self.failures.saturating_add(1);
         self.until = now.checked_add(delay);
@@ -98,7 +102,6 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millpond_driver::Cause;
 
     fn now() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
@@ -125,6 +128,19 @@ mod tests {
         let mut outage = Outage::default();
         outage.failed(Error::connect("refused"), now, 0);
         assert_eq!(outage.until(now), None);
+    }
+
+    /// Half of all waits were shorter than half a second, as long as it lasted.
+    #[test]
+    fn a_server_that_is_full_is_soon_asked_twice_a_second_at_most() {
+        let now = now();
+        let mut outage = Outage::default();
+        let shortest = (0..8).map(|_| {
+            outage.failed(Error::connect("full").with_cause(Cause::Overload), now, 0);
+            outage.until(now).expect("backed off") - now
+        });
+        let ms = [25, 50, 100, 200, 400, 500, 500, 500].map(Duration::from_millis);
+        assert_eq!(shortest.collect::<Vec<_>>(), ms);
     }
 
     #[test]

@@ -113,16 +113,37 @@ impl<D: Driver> Asking<D> {
 
 impl<D: Driver> Drop for Asking<D> {
     fn drop(&mut self) {
-        let conn = self.conn.take();
-        let (kept, lost) = if self.keep { (conn, None) } else { (None, conn) };
-        drop_quietly(lost);
+        let mut conn = self.conn.take();
+        if !self.keep {
+            drop_quietly(conn.take());
+        }
         let aside = &self.shared.aside;
         {
             let mut state = aside.kept.lock();
             state.taken = false;
-            state.conn = kept;
+            // A pool that closes after this looks for it.
+            if !self.shared.read(State::is_closed) {
+                state.conn = conn.take();
+            }
         }
+        drop_quietly(conn);
         aside.freed.notify(1);
+    }
+}
+
+/// Closes the connection of a pool that is being closed, unless somebody asks on
+/// it now: who does, does not put it back.
+pub(super) fn close_aside<D: Driver>(shared: &Arc<Shared<D>>) {
+    let asking = Asking::unless_taken(shared, &mut shared.aside.kept.lock());
+    close_if_open(asking);
+}
+
+fn close_if_open<D: Driver>(asking: Option<Asking<D>>) {
+    if let Some(mut asking) = asking.filter(|asking| asking.conn.is_some()) {
+        // Not even if the task is dropped before it begins.
+        asking.keep = false;
+        let shared = Arc::clone(&asking.shared);
+        shared.spawn(asking.close());
     }
 }
 
@@ -184,10 +205,6 @@ impl<D: Driver> Drop for PoolProbe<D> {
                 _ => None,
             }
         };
-        if let Some(mut asking) = last.filter(|asking| asking.conn.is_some()) {
-            // Not even if the task is dropped before it begins.
-            asking.keep = false;
-            self.shared.spawn(asking.close());
-        }
+        close_if_open(last);
     }
 }

@@ -20,7 +20,7 @@ use super::events::Event;
 use super::hooks::Hooks;
 use super::leaks::Leak;
 use super::meters::Meters;
-use super::probe::Aside;
+use super::probe::{Aside, close_aside};
 use super::shelf::Shelf;
 #[cfg(all(debug_assertions, not(millpond_loom)))]
 use super::snapshot::Snapshot;
@@ -230,6 +230,7 @@ impl<D: Driver> Shared<D> {
     pub(super) fn close(self: &Arc<Self>) {
         self.turn(State::close);
         self.closing.notify(usize::MAX);
+        close_aside(self);
     }
 
     /// Waits until a closed pool satisfies `done`, or for so long.

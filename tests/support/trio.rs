@@ -1,14 +1,20 @@
 //! A primary and two replicas on scripted servers, as one cluster.
 //!
-//! Owns the servers, and how a primary falls and another is promoted. Knows no
-//! claim.
+//! Owns the servers, how a primary falls and another is promoted, and a runtime
+//! that can come to a stand. Knows no claim.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use millpond::balance::{Builder, ClusterSnapshot};
 use millpond::drivers::fake::{Act, Fake, Gate};
+use millpond::runtime::{BoxFuture, ByteStream, Runtime, SocketOptions, Target};
 use millpond::testing::sim::Sim;
 use millpond::{Cluster, Pool, Role};
 
@@ -65,6 +71,15 @@ impl Trio {
     }
 }
 
+/// Runs a claim on a cluster of three.
+pub(crate) fn with_trio(seed: u64, claim: impl AsyncFnOnce(Sim, Trio, Cluster<Fake>)) {
+    Sim::new(seed).run(async |sim| {
+        let trio = Trio::new();
+        let cluster = trio.cluster(&sim).await;
+        claim(sim, trio, cluster).await;
+    });
+}
+
 /// The server is gone: its connections are dead, and it takes no others.
 pub(crate) fn take_down(fake: &Fake) {
     fake.restart().always_connect(Act::refuse());
@@ -99,4 +114,79 @@ pub(crate) fn duties(now: &ClusterSnapshot) -> (Vec<&str>, Vec<&str>) {
         used.map(|node| &*node.name).collect()
     };
     (of(true), of(false))
+}
+
+/// The simulator as a runtime that can come to a stand, and that does not let
+/// anybody spin, which the simulator could not end.
+#[derive(Debug, Clone)]
+pub(crate) struct Balky {
+    sim: Sim,
+    /// How often it has come to a stand.
+    stands: Arc<AtomicU64>,
+    /// How often it was asked the time, and when that was last.
+    asked: Arc<Mutex<(Duration, u32)>>,
+}
+
+impl Balky {
+    pub(crate) fn new(sim: &Sim) -> Self {
+        Self { sim: sim.clone(), stands: Arc::default(), asked: Arc::default() }
+    }
+
+    /// What has been spawned so far is neither polled any more nor dropped; what
+    /// is spawned from now on runs.
+    pub(crate) fn come_to_a_stand(&self) {
+        self.stands.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Runtime for Balky {
+    /// # Panics
+    ///
+    /// If it has been asked far too often without time going by.
+    fn now(&self) -> Instant {
+        let mut asked = self.asked.lock().unwrap();
+        let elapsed = self.sim.elapsed();
+        *asked = if asked.0 == elapsed { (elapsed, asked.1 + 1) } else { (elapsed, 0) };
+        // Once, for what is dropped then asks as well.
+        let spins = asked.1 == 10_000;
+        drop(asked);
+        assert!(!spins, "somebody spins");
+        self.sim.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
+        self.sim.sleep_until(deadline)
+    }
+
+    fn spawn(&self, mut task: BoxFuture<'static, ()>) {
+        let (born, stands) = (self.stands.load(Ordering::SeqCst), Arc::clone(&self.stands));
+        self.sim.spawn(Box::pin(poll_fn(move |cx| match stands.load(Ordering::SeqCst) == born {
+            true => task.as_mut().poll(cx),
+            false => Poll::Pending,
+        })));
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.sim.spawn_blocking(job);
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        self.sim.resolve(host, port)
+    }
+
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+        options: &'a SocketOptions,
+    ) -> BoxFuture<'a, io::Result<Box<dyn ByteStream>>> {
+        self.sim.connect(target, options)
+    }
+
+    fn random(&self) -> u64 {
+        self.sim.random()
+    }
 }

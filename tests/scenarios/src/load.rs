@@ -86,10 +86,12 @@ impl Load {
         let over = Arc::new(AtomicBool::new(false));
         let log = Arc::new(Mutex::new(Vec::new()));
         let tokens = Arc::new(AtomicI64::new(1));
+        let policy = Retry::new();
         let callers = (0..readers + writers).map(|number| {
             let kind = if number < readers { Kind::Read } else { Kind::Write };
             let caller = Caller {
                 cluster: cluster.clone(),
+                policy: policy.clone(),
                 route: if kind == Kind::Read { route } else { Route::Primary },
                 sql: if kind == Kind::Read { words.read } else { words.write },
                 kind,
@@ -120,6 +122,8 @@ impl Load {
 
 struct Caller<D: Driver> {
     cluster: Cluster<D>,
+    /// With the budget of all callers.
+    policy: Retry,
     route: Route,
     sql: &'static str,
     kind: Kind,
@@ -130,7 +134,6 @@ struct Caller<D: Driver> {
 
 impl<D: Driver> Caller<D> {
     async fn call(self) {
-        let policy = Retry::new();
         while !self.over.load(Ordering::Relaxed) {
             let token = match self.kind {
                 Kind::Read => 0,
@@ -142,7 +145,7 @@ impl<D: Driver> Caller<D> {
             };
             let (sql, began) = (self.sql, Instant::now());
             let (sent, refused) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-            let done = self.cluster.run(self.route, &policy, |conn| {
+            let done = self.cluster.run(self.route, &self.policy, |conn| {
                 let node = conn.pool_name().to_owned();
                 sent.lock().expect("no panic").push((node.clone(), Instant::now()));
                 Box::pin(async {
@@ -242,4 +245,15 @@ pub(crate) fn summary(errors: &[&Error]) -> String {
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let lines = counts.iter().take(3).map(|(text, count)| format!("{count} x {text}"));
     lines.collect::<Vec<_>>().join(" | ")
+}
+
+/// How many errors there are of each kind: for a note, where most of them are
+/// long and the same.
+pub(crate) fn kinds(errors: &[&Error]) -> String {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for error in errors {
+        *counts.entry(format!("{:?}", error.kind())).or_default() += 1;
+    }
+    let lines = counts.iter().map(|(kind, count)| format!("{count} x {kind}"));
+    lines.collect::<Vec<_>>().join(", ")
 }

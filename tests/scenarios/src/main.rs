@@ -16,19 +16,43 @@ mod alone;
 #[cfg(unix)]
 mod arguments;
 #[cfg(unix)]
+mod bouncer;
+#[cfg(unix)]
 mod commits;
+#[cfg(unix)]
+mod conflict;
+#[cfg(unix)]
+mod crowded;
+#[cfg(unix)]
+mod dropped;
 #[cfg(unix)]
 mod failover;
 #[cfg(unix)]
+mod flapping;
+#[cfg(unix)]
+mod galera;
+#[cfg(unix)]
+mod herd;
+#[cfg(unix)]
+mod lagging;
+#[cfg(unix)]
+mod lines;
+#[cfg(unix)]
 mod load;
 #[cfg(unix)]
+mod mariadb;
+#[cfg(unix)]
 mod nodes;
+#[cfg(unix)]
+mod outage;
 #[cfg(unix)]
 mod pair;
 #[cfg(unix)]
 mod pressure;
 #[cfg(unix)]
 mod roles;
+#[cfg(unix)]
+mod scrapes;
 #[cfg(unix)]
 mod sessions;
 #[cfg(unix)]
@@ -63,6 +87,23 @@ const SCENARIOS: &[table::Scenario] = &[
     commits::AMBIGUOUS,
     pressure::USED_UP,
     alone::REPLICAS_STOPPED,
+    crowded::SERVER_FULL,
+    lagging::REPLICA_LAGS,
+    conflict::RECOVERY_CONFLICT,
+    outage::ALL_STOPPED,
+    herd::SERVER_RESTARTED,
+    flapping::REPLICA_FLAPS,
+    mariadb::IDLE_KILLED,
+    mariadb::IDLE_TIMED_OUT,
+    mariadb::REPLICA_SHUT_DOWN,
+    galera::NODE_FROZEN,
+    galera::NODE_CUT_OFF,
+    galera::WRITES_CONFLICT,
+    bouncer::BOUNCER_RESTARTED,
+    bouncer::QUEUE_TOO_LONG,
+    bouncer::SESSION_REPLACED,
+    dropped::CALLERS_GIVE_UP,
+    scrapes::METRICS_SCRAPED,
 ];
 
 #[cfg(unix)]
