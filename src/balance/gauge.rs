@@ -46,6 +46,8 @@ pub(super) struct Gauge {
     /// Answers since they were last taken into account.
     answers: AtomicU32,
     connect_failures: AtomicU32,
+    /// The number of the connection opened last.
+    newest: AtomicU64,
     picks: AtomicU64,
     /// New sessions refuse writes.
     pub(super) reads_only: Arc<AtomicBool>,
@@ -69,6 +71,7 @@ impl Gauge {
             count: AtomicU64::new(0),
             answers: AtomicU32::new(0),
             connect_failures: AtomicU32::new(0),
+            newest: AtomicU64::new(0),
             picks: AtomicU64::new(0),
             reads_only: Arc::new(AtomicBool::new(false)),
             fallen: Signal::new(),
@@ -183,15 +186,17 @@ impl Gauge {
 
     /// A statement or connect has failed in a way that says something of the
     /// node.
-    fn failed(&self, fact: Fact, error: &Error, took: Duration) {
+    fn failed(&self, fact: Fact, error: &Error, took: Duration, connection: Option<u64>) {
         self.measure(took.max(FAULT));
         let (now, random) = (self.hub.runtime.now(), self.hub.runtime.random());
         let mut record = self.record.lock();
         record.heard(self.answers.swap(0, Ordering::Relaxed), now);
         let before = record.health.state();
-        // However many connections die at a time, that is one event; what
-        // follows tells whether the node has gone with them.
-        let known = is_a_death(error) && record.lose();
+        // However many connections die at a time, that is one event. Those opened
+        // since tell whether the node has gone with them.
+        let newest = self.newest.load(Ordering::Relaxed);
+        let known = is_a_death(error)
+            && connection.is_some_and(|connection| record.lose(connection, newest));
         let decision = match known {
             true => record.health.tick(now),
             false => record.health.met(fact, now, random),
@@ -343,20 +348,23 @@ impl Observer for Gauge {
                 self.load.fetch_sub(1, Ordering::Relaxed);
             }
             pool::Event::Statement { took, error: None, .. } => self.answered(*took),
-            pool::Event::Statement { took, error: Some(error), .. } => match Fact::of(error) {
-                Some(fact) => {
-                    self.alarm(*took);
-                    self.failed(fact, error, *took);
-                }
-                None => {
-                    self.answered(*took);
-                    if error.cause() == Cause::WrongRole {
-                        self.refused_a_write();
+            pool::Event::Statement { took, error: Some(error), connection, .. } => {
+                match Fact::of(error) {
+                    Some(fact) => {
+                        self.alarm(*took);
+                        self.failed(fact, error, *took, Some(*connection));
+                    }
+                    None => {
+                        self.answered(*took);
+                        if error.cause() == Cause::WrongRole {
+                            self.refused_a_write();
+                        }
                     }
                 }
-            },
+            }
             // Not an answer to anything asked: it says nothing of statements.
-            pool::Event::Connected { .. } => {
+            pool::Event::Connected { connection, .. } => {
+                self.newest.fetch_max(*connection, Ordering::Relaxed);
                 let forgotten = self.record.lock().connect_error.take();
                 drop(forgotten);
             }
@@ -365,13 +373,13 @@ impl Observer for Gauge {
                 drop(before);
                 self.connect_failures.fetch_add(1, Ordering::AcqRel);
                 if let Some(fact) = Fact::of(error) {
-                    self.failed(fact, error, *took);
+                    self.failed(fact, error, *took, None);
                 }
                 self.hub.tell_callers();
             }
-            pool::Event::CheckFailed { error, .. } => {
+            pool::Event::CheckFailed { error, connection, .. } => {
                 if let Some(fact) = Fact::of(error) {
-                    self.failed(fact, error, Duration::ZERO);
+                    self.failed(fact, error, Duration::ZERO, Some(*connection));
                 }
             }
             _ => {}

@@ -40,8 +40,8 @@ pub(super) struct Record {
     refused: Option<Instant>,
     /// That was found to say nothing of the node.
     excused: Option<Instant>,
-    /// A connection was lost, and nothing has answered since.
-    lost: bool,
+    /// Connections up to this number were lost, and nothing has answered since.
+    lost: Option<u64>,
     pub(super) estimate: Estimate,
     pub(super) laggard: Laggard,
     pub(super) lag: Option<Duration>,
@@ -90,7 +90,7 @@ impl Record {
             told_at: None,
             refused: None,
             excused: None,
-            lost: false,
+            lost: None,
             estimate: Estimate::default(),
             laggard: Laggard::default(),
             lag: None,
@@ -132,10 +132,14 @@ impl Record {
         self.refused = Some(now);
     }
 
-    /// A connection was lost. Whether one was before, and nothing has answered
-    /// since.
-    pub(super) fn lose(&mut self) -> bool {
-        std::mem::replace(&mut self.lost, true)
+    /// A connection was lost, by its number. Whether that is known: others were
+    /// lost before, this one was open then, and nothing has answered since.
+    pub(super) fn lose(&mut self, connection: u64, newest: u64) -> bool {
+        let known = self.lost.is_some_and(|before| connection <= before);
+        if !known {
+            self.lost = Some(newest);
+        }
+        known
     }
 
     /// Answers have come since this was last said.
@@ -143,7 +147,7 @@ impl Record {
         if answers == 0 {
             return;
         }
-        self.lost = false;
+        self.lost = None;
         self.silent_since = None;
         self.health.answered(answers, now);
     }
@@ -165,7 +169,7 @@ impl Record {
         self.unheard = fact.is_fault();
         let silent = result.as_ref().is_err_and(Error::is_timeout);
         if fact == Fact::Succeeded {
-            self.lost = false;
+            self.lost = None;
             self.silent_since = None;
             // One that was asked before that says nothing of it.
             if self.refused.is_some_and(|at| at <= asked) {
