@@ -33,6 +33,8 @@ mod outages;
 mod outcomes;
 #[path = "postgres/passwords.rs"]
 mod passwords;
+#[path = "postgres/poolers.rs"]
+mod poolers;
 #[path = "postgres/positions.rs"]
 mod positions;
 #[path = "support/several.rs"]

@@ -81,6 +81,26 @@ fn what_a_session_has_committed_is_before_its_position() {
     }
 }
 
+/// A cluster asks whichever session is free: MariaDB tells each session the place
+/// of its own last transaction, and others have come after that.
+#[test]
+fn a_position_is_after_what_any_session_has_committed() {
+    for server in both_logging() {
+        block_on(async {
+            let pool = pool_at(&server.url(), 2).await;
+            let driver = pool.driver();
+            let (mut one, mut other) =
+                (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+            one.batch("CREATE TABLE written (n INT) ENGINE = InnoDB").await.unwrap();
+            let before = driver.position(&mut one).await.unwrap();
+            other.query("INSERT INTO written VALUES (1)", &[]).await.unwrap();
+            let after = driver.position(&mut one).await.unwrap();
+            assert_ne!(before, after);
+            assert_eq!(after, driver.position(&mut other).await.unwrap());
+        });
+    }
+}
+
 #[test]
 fn what_is_not_there_is_waited_for_no_longer_than_the_limit() {
     for server in both_logging() {
@@ -167,9 +187,9 @@ fn a_server_that_logs_without_names_has_no_positions_and_says_why() {
     });
 }
 
-/// The replica is set up by hand, and follows by names of transactions.
-#[test]
-fn a_replica_waits_for_what_it_has_not_replayed() {
+/// A primary and who follows it by names of transactions, both of which take
+/// writes.
+fn two() -> (Server, Server) {
     let of = |id| Server::mariadb().setting("log-bin", "log").setting("server-id", id);
     let (primary, replica) = (of(1).start(), of(2).start());
     primary.sql(
@@ -182,6 +202,80 @@ fn a_replica_waits_for_what_it_has_not_replayed() {
          MASTER_PASSWORD = 'follower', MASTER_USE_GTID = slave_pos; START SLAVE",
         primary.port()
     ));
+    (primary, replica)
+}
+
+/// Asks until it says so.
+async fn becomes(pool: &Pool<Mysql>, role: Role) -> NodeStatus {
+    let runtime = millpond::runtime::current().expect("inside block_on");
+    let start = runtime.now();
+    loop {
+        let told = status(pool).await;
+        if told.role == role {
+            return told;
+        }
+        assert!(runtime.now() - start < LONG, "{told:?}");
+        runtime.sleep_until(runtime.now() + Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_replica_that_takes_writes_is_known_to_those_who_may_not_see_the_replication() {
+    let (_primary, replica) = two();
+    let url = of_an_ordinary_user(&replica);
+    block_on(async {
+        let pool = pool_at(&url, 1).await;
+        let told = becomes(&pool, Role::Replica).await;
+        assert_eq!((told.writable, told.lag), (Some(true), None));
+    });
+}
+
+#[test]
+fn a_replica_that_is_stopped_and_takes_writes_is_a_primary() {
+    let (primary, replica) = two();
+    block_on(async {
+        let pool = pool_at(&replica.url(), 1).await;
+        // As each node of a ring is, while its channel runs.
+        assert_eq!(becomes(&pool, Role::Replica).await.writable, Some(true));
+        // Its primary is away, and may come back.
+        primary.stop();
+        for _ in 0..3 {
+            assert_eq!(status(&pool).await.role, Role::Replica);
+        }
+        for (settings, role) in [
+            ("STOP SLAVE IO_THREAD; SET GLOBAL read_only = 1", Role::Replica),
+            ("SET GLOBAL read_only = 0", Role::Replica),
+            ("STOP SLAVE; SET GLOBAL read_only = 1", Role::Replica),
+            ("SET GLOBAL read_only = 0", Role::Primary),
+            ("START SLAVE", Role::Replica),
+        ] {
+            replica.sql(settings);
+            assert_eq!(status(&pool).await.role, role, "{settings}");
+        }
+    });
+}
+
+#[test]
+fn a_channel_that_has_a_name_makes_a_replica_as_well() {
+    let (primary, replica) = (
+        Server::mariadb().setting("log-bin", "log").setting("server-id", 1).start(),
+        Server::mariadb().setting("log-bin", "log").setting("server-id", 2).start(),
+    );
+    replica.sql(&format!(
+        "CHANGE MASTER 'named' TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, \
+         MASTER_USER = 'nobody', MASTER_USE_GTID = slave_pos; START SLAVE 'named'",
+        primary.port()
+    ));
+    block_on(async {
+        let pool = pool_at(&replica.url(), 1).await;
+        let told = status(&pool).await;
+        assert_eq!((told.role, told.writable), (Role::Replica, Some(true)));
+    });
+}
+
+#[test]
+fn a_replica_waits_for_what_it_has_not_replayed() {
+    let (primary, replica) = two();
     block_on(async {
         let (one, other) = (pool_at(&primary.url(), 1).await, pool_at(&replica.url(), 1).await);
         let (mut writer, mut reader) =

@@ -61,6 +61,35 @@ fn a_cluster_that_may_not_be_known_hides_nothing_else() {
     });
 }
 
+/// Aurora has no log of PostgreSQL's kind, and fails where it is asked for it.
+#[test]
+fn a_server_that_does_not_tell_of_its_log_tells_its_role() {
+    let server = Server::postgres().start();
+    let url = of_an_ordinary_user(&server);
+    for function in ["pg_last_wal_receive_lsn", "pg_current_wal_lsn", "pg_current_wal_insert_lsn"] {
+        for database in [server.database(), "postgres"] {
+            let sql = format!("REVOKE EXECUTE ON FUNCTION {function}() FROM PUBLIC");
+            server.sql_in(database, &sql);
+        }
+    }
+    block_on(async {
+        let pool = pool_at(&url, 2).await;
+        let mut fresh = pool.acquire().await.unwrap();
+        let told = pool.driver().position(&mut fresh).await;
+        assert_eq!(told.unwrap_err().kind(), ErrorKind::Unsupported);
+        let mut conn = pool.acquire().await.unwrap();
+        for _ in 0..2 {
+            let told = pool.driver().status(&mut conn).await.unwrap();
+            assert_eq!((told.role, told.writable), (Role::Primary, Some(true)));
+            assert_eq!((told.position, told.timeline, told.cluster), (None, None, None));
+        }
+        let place = Position::new("0/1");
+        let reached = pool.driver().reached(&mut conn, &place, Duration::MAX).await;
+        assert_eq!(reached.unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(pool.driver().session(&conn), Session::Clean);
+    });
+}
+
 #[test]
 fn a_server_that_refuses_writes_says_so_whatever_the_session_is_set_to() {
     let server = Server::postgres().start();

@@ -69,6 +69,41 @@ fn an_ordinary_user_learns_whom_a_standby_belongs_to_and_not_its_timeline() {
     });
 }
 
+/// All that it has received is replayed, which says nothing of what it has not.
+#[test]
+fn a_standby_that_receives_nothing_does_not_say_how_far_it_is_behind() {
+    let primary = Server::postgres().replicated().start();
+    let ordinary = of_an_ordinary_user(&primary);
+    let replica = primary.replica();
+    let urls =
+        [replica.url(), ordinary.replace(&primary.port().to_string(), &replica.port().to_string())];
+    block_on(async {
+        let mut conns = Vec::new();
+        for url in urls {
+            let pool = pool_at(&url, 1).await;
+            let conn = pool.acquire().await.unwrap();
+            conns.push((pool, conn));
+        }
+        for receives in [true, false] {
+            if !receives {
+                primary.stop();
+            }
+            for (pool, conn) in &mut conns {
+                let mut tries = 0..2000;
+                loop {
+                    let told = pool.driver().status(conn).await.unwrap();
+                    assert_eq!(told.role, Role::Replica);
+                    if told.lag_bytes == receives.then_some(0) {
+                        break;
+                    }
+                    assert!(tries.next().is_some(), "{told:?}, receives: {receives}");
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn a_standby_waits_for_what_it_has_not_replayed_until_it_is_promoted() {
     let server = standby();

@@ -448,7 +448,8 @@ pub struct NodeStatus {
     pub role: Role,
     /// Whether it takes writes now.
     pub writable: Option<bool>,
-    /// Bytes of log it has not replayed.
+    /// Bytes of log it has not replayed, if it knows: what it does not receive it
+    /// cannot count.
     pub lag_bytes: Option<u64>,
     /// Age of the last change it has replayed. Says nothing while the primary
     /// is idle.

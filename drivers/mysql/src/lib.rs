@@ -54,16 +54,28 @@
 //!
 //! # In a cluster
 //!
-//! `status` is one round trip. Without the privilege to see the replication
-//! (`REPLICATION CLIENT`, MariaDB's `SLAVE MONITOR`) role and lag are unknown and
-//! the rest is told. The position is the number of transactions in the log, by
-//! their global identifiers. The nodes of a Galera cluster are peers, which take
-//! writes while they are ready and in the primary component; only they have a
-//! name for their cluster.
+//! `status` is one round trip. The position is the number of transactions in the
+//! log, by their global identifiers. The nodes of a Galera cluster are peers,
+//! which take writes while they are ready and in the primary component; only they
+//! have a name for their cluster.
+//!
+//! A node with a channel that runs, or tries to connect, is a replica, also if it
+//! takes writes, as each node of a ring does. One that takes writes is a primary
+//! if it has no channel, or none that runs: `STOP SLAVE` and `read_only = 0` make
+//! one. So set `read_only` on replicas, or one that is stopped by hand looks like
+//! a primary.
+//!
+//! To see the channels takes a privilege: `REPLICATION CLIENT`, MariaDB's `SLAVE
+//! MONITOR`. Without it lag is unknown. Of MariaDB it is known whether a channel
+//! replays, which makes a replica; else the role is unknown, as it is always of
+//! MySQL, which tells nothing of its channels to others. A node whose role is
+//! unknown and that takes writes may be given some: grant the privilege, or set
+//! `read_only` on all replicas.
 //!
 //! Positions are MariaDB's, as `0-1-42`, or MySQL's sets, as
 //! `3e11fa47-…:1-5`, for which the server must log (`log_bin`), and MySQL must
-//! name transactions (`gtid_mode`). The server does the waiting. MariaDB does
+//! name transactions (`gtid_mode`). They are those of the node, and so after all
+//! that any session has committed there. The server does the waiting. MariaDB does
 //! not wait where writes are taken and nobody is followed. In Galera there are
 //! none: each of its nodes names transactions by itself.
 //!

@@ -13,8 +13,10 @@ use mysql_async::prelude::Queryable;
 use crate::MysqlConnection;
 use crate::error::{Family, Fault};
 use crate::gtid::{GtidSet, Gtids};
+use crate::status::SLAVES_RUNNING;
 
-/// A place that is not before the end of what the session has committed.
+/// A place that is not before the end of what this node has committed or replayed,
+/// whichever session did.
 pub(crate) async fn position(conn: &mut MysqlConnection) -> Result<Position> {
     match conn.server().family {
         Family::Mariadb => position_in_mariadb(conn).await,
@@ -30,18 +32,24 @@ pub(crate) async fn position(conn: &mut MysqlConnection) -> Result<Position> {
 
 async fn position_in_mariadb(conn: &mut MysqlConnection) -> Result<Position> {
     refuse_galera(conn).await?;
-    let sql = "SELECT @@GLOBAL.log_bin, @@last_gtid, @@GLOBAL.gtid_binlog_pos, \
-               @@GLOBAL.gtid_slave_pos";
-    let told = ask(conn, sql).await?;
+    let sql = format!(
+        "SELECT @@GLOBAL.log_bin, @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos, \
+         {SLAVES_RUNNING}, @@last_gtid"
+    );
+    let told = ask(conn, &sql).await?;
     check_log(told.is(0))?;
-    let last = told.text(1);
-    let place: Gtids = if last.is_empty() {
-        // It has written nothing, and may have read everything.
-        told.text(2).parse::<Gtids>()?.or(told.text(3).parse()?)
-    } else {
-        last.parse()?
-    };
+    // What this session wrote to a replica was not replayed there.
+    let place = log_end(&told)?.or(told.text(4).parse()?);
     Ok(Position::new(place.to_string()))
+}
+
+/// Where the log ends on a node of MariaDB, by the place that it has replayed,
+/// that of its own log, and whether it follows another, in columns from the
+/// second on.
+fn log_end(told: &Told) -> Result<Gtids> {
+    let replayed: Gtids = told.text(1).parse()?;
+    // A replica logs what it replays a moment before it can be read.
+    if told.is(3) { Ok(replayed) } else { Ok(replayed.or(told.text(2).parse()?)) }
 }
 
 /// Whether what is before `position` is here. Waits for it where it may come.
@@ -73,17 +81,13 @@ async fn reached_in_mariadb(
     limit: Duration,
 ) -> Result<bool> {
     refuse_galera(conn).await?;
-    let sql = "SELECT @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos, @@GLOBAL.read_only, \
-               (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
-                WHERE VARIABLE_NAME = 'SLAVES_RUNNING')";
-    let told = ask(conn, sql).await?;
-    let (read_only, follows) = (told.is(2), told.is(3));
-    let mut here: Gtids = told.text(0).parse()?;
-    if !follows {
-        // A replica logs what it replays a moment before it can be read.
-        here = here.or(told.text(1).parse()?);
-    }
-    if wanted.is_within(&here) {
+    let sql = format!(
+        "SELECT @@GLOBAL.read_only, @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos, \
+         {SLAVES_RUNNING}"
+    );
+    let told = ask(conn, &sql).await?;
+    let (read_only, follows) = (told.is(0), told.is(3));
+    if wanted.is_within(&log_end(&told)?) {
         return Ok(true);
     }
     // To a primary nothing comes that it has lost. A replica that is not running

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use millpond_driver::{NodeStatus, Role};
-use mysql_async::prelude::Queryable;
+use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, Error, Row, Value};
 
 use crate::connection::Server;
@@ -26,18 +26,27 @@ pub(crate) struct Asks {
 /// out of the cluster comes first, what may be forbidden comes last.
 pub(crate) fn sql(server: &Server, asks: Asks) -> String {
     let galera = if asks.galera { GALERA } else { "" };
+    let (running, replicas) = match server.family {
+        Family::Mariadb => (SLAVES_RUNNING, "ALL SLAVES"),
+        // MySQL renamed it in 8.0.22 and dropped the old name in 8.4.
+        _ if version(&server.version) >= (8, 0, 22) => ("NULL", "REPLICA"),
+        _ => ("NULL", "SLAVE"),
+    };
     let gtids = match server.family {
         _ if !asks.gtids => "",
         Family::Mariadb => ", @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos",
         _ => ", @@GLOBAL.gtid_mode, @@GLOBAL.gtid_executed",
     };
-    // MySQL renamed it in 8.0.22 and dropped the old name in 8.4.
-    let renamed = server.family == Family::Mysql && version(&server.version) >= (8, 0, 22);
-    let replica = if renamed { "REPLICA" } else { "SLAVE" };
     format!(
-        "{galera}SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only{gtids}; SHOW {replica} STATUS"
+        "{galera}SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only, {running}{gtids}; \
+         SHOW {replicas} STATUS"
     )
 }
+
+/// How many channels of MariaDB are connected and replay. Everybody may know;
+/// MySQL has nothing like it.
+pub(crate) const SLAVES_RUNNING: &str = "(SELECT VARIABLE_VALUE \
+     FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'SLAVES_RUNNING')";
 
 const GALERA: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_provider_name', \
      'wsrep_ready', 'wsrep_cluster_status', 'wsrep_cluster_state_uuid', 'wsrep_last_committed'); ";
@@ -78,7 +87,7 @@ pub(crate) async fn read(
         // It answers no questions while it is out of the cluster.
         Err(Error::Server(refusal)) if is_galera && refusal.code == NOT_PREPARED => {
             result.drop_result().await?;
-            return Ok((judge(true, false, None, galera), true));
+            return Ok((judge(Modes { read_only: true, ..Modes::default() }, None, galera), true));
         }
         modes => modes?,
     };
@@ -90,11 +99,13 @@ pub(crate) async fn read(
     result.drop_result().await?;
     let modes = modes.first();
     let mode = |index| modes.and_then(|row| row.as_ref(index)).is_some_and(is_on);
-    let mut status = judge(mode(0), mode(1), channels.as_deref(), galera);
+    let told = Modes { read_only: mode(0), engine_read_only: mode(1), follows: mode(2) };
+    let channels = channels.map(|rows| rows.iter().map(Channel::of).collect::<Vec<_>>());
+    let mut status = judge(told, channels.as_deref(), galera);
     if asks.gtids && !is_galera {
         let text = |index| modes.and_then(|row| row.get_opt::<String, _>(index)?.ok());
         status.position =
-            position(family, &text(2).unwrap_or_default(), &text(3).unwrap_or_default());
+            position(family, &text(3).unwrap_or_default(), &text(4).unwrap_or_default());
     }
     Ok((status, is_galera))
 }
@@ -131,22 +142,53 @@ fn position(family: Family, first: &str, second: &str) -> Option<u128> {
     }
 }
 
-fn judge(
+/// What everybody may know of a node.
+#[derive(Debug, Clone, Copy, Default)]
+struct Modes {
     read_only: bool,
+    /// It reads what another node writes to the storage of both.
     engine_read_only: bool,
-    channels: Option<&[Row]>,
-    galera: Option<Galera>,
-) -> NodeStatus {
+    /// A channel is connected and replays. `false` may mean that it is not known.
+    follows: bool,
+}
+
+/// One by which a node follows another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Channel {
+    /// It receives, tries to, or replays.
+    runs: bool,
+    lag: Option<Duration>,
+}
+
+impl Channel {
+    fn of(row: &Row) -> Self {
+        let text = |names| find::<String>(row, names).unwrap_or_default();
+        // It is `Connecting` while the primary is away.
+        let runs = |names| !matches!(&*text(names), "" | "No");
+        let lag = find(row, ["Seconds_Behind_Source", "Seconds_Behind_Master"]);
+        Self {
+            runs: runs(["Replica_IO_Running", "Slave_IO_Running"])
+                || runs(["Replica_SQL_Running", "Slave_SQL_Running"]),
+            lag: lag.map(Duration::from_secs),
+        }
+    }
+}
+
+/// A channel that nobody has removed says nothing while it rests: to stop it and
+/// to allow writes is how many make a primary.
+fn judge(modes: Modes, channels: Option<&[Channel]>, galera: Option<Galera>) -> NodeStatus {
     let mut status = NodeStatus::default();
-    status.writable = Some(!read_only && !engine_read_only);
+    let writable = !modes.read_only && !modes.engine_read_only;
+    status.writable = Some(writable);
+    let follows = modes.follows || channels.unwrap_or_default().iter().any(|channel| channel.runs);
     status.role = match channels {
-        Some([]) | None if engine_read_only => Role::Replica,
-        Some([]) if !read_only => Role::Primary,
+        _ if follows || modes.engine_read_only => Role::Replica,
+        Some(_) if writable => Role::Primary,
         Some([]) | None => Role::Unknown,
         Some(_) => Role::Replica,
     };
     // Of several channels the slowest counts.
-    status.lag = channels.unwrap_or_default().iter().filter_map(lag).max();
+    status.lag = channels.unwrap_or_default().iter().filter_map(|channel| channel.lag).max();
     if let Some(galera) = galera {
         status.role = Role::Peer;
         status.writable = status.writable.map(|writable| writable && galera.ready);
@@ -156,14 +198,13 @@ fn judge(
     status
 }
 
-fn lag(channel: &Row) -> Option<Duration> {
-    const NAMES: [&str; 2] = ["Seconds_Behind_Master", "Seconds_Behind_Source"];
-    let index = channel.columns_ref().iter().position(|column| {
+/// The value of a column that has one of these names.
+fn find<T: FromValue>(row: &Row, names: [&str; 2]) -> Option<T> {
+    let index = row.columns_ref().iter().position(|column| {
         let name = column.name_str();
-        NAMES.iter().any(|known| known.eq_ignore_ascii_case(&name))
+        names.iter().any(|known| known.eq_ignore_ascii_case(&name))
     })?;
-    let seconds: Option<u64> = channel.get_opt(index)?.ok()?;
-    seconds.map(Duration::from_secs)
+    row.get_opt::<Option<T>, _>(index)?.ok()?
 }
 
 fn is_on(value: &Value) -> bool {
@@ -190,7 +231,7 @@ mod tests {
     #[test]
     fn the_question_has_the_name_that_the_server_knows() {
         for (version, name) in
-            [("8.4.0", "REPLICA"), ("8.0.21", "SLAVE"), ("10.11.14-MariaDB", "SLAVE")]
+            [("8.4.0", "REPLICA"), ("8.0.21", "SLAVE"), ("10.11.14-MariaDB", "ALL SLAVES")]
         {
             let server = Server::new(version, "");
             let sql = sql(&server, Asks { gtids: true, galera: true });
@@ -198,14 +239,43 @@ mod tests {
         }
     }
 
+    const WRITABLE: Modes = Modes { read_only: false, engine_read_only: false, follows: false };
+    const READ_ONLY: Modes = Modes { read_only: true, ..WRITABLE };
+    const RUNS: Channel = Channel { runs: true, lag: None };
+    const RESTS: Channel = Channel { runs: false, lag: None };
+
     #[test]
-    fn a_node_without_channels_is_a_primary_if_it_takes_writes() {
-        let primary = judge(false, false, Some(&[]), None);
-        assert_eq!((primary.role, primary.writable), (Role::Primary, Some(true)));
-        let stopped = judge(true, false, Some(&[]), None);
-        assert_eq!((stopped.role, stopped.writable), (Role::Unknown, Some(false)));
-        assert_eq!(judge(false, false, None, None).role, Role::Unknown, "not allowed to see");
-        assert_eq!(judge(true, true, None, None).role, Role::Replica, "a reader on shared storage");
+    fn a_node_is_a_primary_if_it_takes_writes_and_no_channel_of_it_runs() {
+        let (primary, replica, unknown) = (Role::Primary, Role::Replica, Role::Unknown);
+        let follows = Modes { follows: true, ..WRITABLE };
+        let reader = Modes { read_only: true, engine_read_only: true, follows: false };
+        for (modes, channels, role) in [
+            (WRITABLE, Some(&[][..]), primary),
+            (READ_ONLY, Some(&[]), unknown),
+            (WRITABLE, Some(&[RUNS]), replica),
+            (READ_ONLY, Some(&[RUNS]), replica),
+            (WRITABLE, Some(&[RESTS]), primary),
+            (READ_ONLY, Some(&[RESTS]), replica),
+            (WRITABLE, Some(&[RESTS, RUNS]), replica),
+            // Who asks is not allowed to see the channels.
+            (WRITABLE, None, unknown),
+            (READ_ONLY, None, unknown),
+            (follows, None, replica),
+            // It shares its storage with a writer.
+            (reader, None, replica),
+            (reader, Some(&[]), replica),
+        ] {
+            let status = judge(modes, channels, None);
+            assert_eq!(status.role, role, "{modes:?}, {channels:?}");
+            assert_eq!(status.writable, Some(!modes.read_only), "{modes:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_channels_the_slowest_counts() {
+        let seconds = |seconds| Channel { runs: true, lag: Some(Duration::from_secs(seconds)) };
+        let status = judge(READ_ONLY, Some(&[seconds(1), seconds(9), RESTS]), None);
+        assert_eq!(status.lag, Some(Duration::from_secs(9)));
     }
 
     fn told(provider: &str, ready: &str, status: &str, uuid: &str) -> Option<Galera> {
@@ -229,7 +299,8 @@ mod tests {
             ("ON", "non-Primary", false, false),
             ("OFF", "Disconnected", false, false),
         ] {
-            let status = judge(read_only, false, Some(&[]), told("Galera", ready, component, UUID));
+            let modes = if read_only { READ_ONLY } else { WRITABLE };
+            let status = judge(modes, Some(&[]), told("Galera", ready, component, UUID));
             assert_eq!((status.role, status.writable), (Role::Peer, Some(writable)), "{component}");
             assert_eq!((status.cluster.as_deref(), status.position), (Some(UUID), Some(9)));
         }

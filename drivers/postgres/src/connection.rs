@@ -17,6 +17,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::error;
 use crate::link::Link;
 use crate::notifications::Notifications;
+use crate::place::Asks;
+use crate::pooler::Pooler;
 use crate::statements::Statements;
 use crate::way::{self, Way};
 
@@ -45,8 +47,10 @@ pub struct PostgresConnection {
     /// An error has told that the connection is lost.
     doomed: bool,
     pub(crate) read_only: bool,
-    /// The user may not know which cluster the server belongs to.
-    pub(crate) cluster_is_hidden: bool,
+    /// How much the server has turned out to answer of its place.
+    pub(crate) asks: Asks,
+    /// Asked for with the first status, or when the session is to refuse writes.
+    pub(crate) pooler: Pooler,
     version: Box<str>,
     way: Arc<Way>,
 }
@@ -91,7 +95,8 @@ impl PostgresConnection {
             mark: AtomicU8::new(SETTLED),
             doomed: false,
             read_only: false,
-            cluster_is_hidden: false,
+            asks: Asks::All,
+            pooler: Pooler::Unknown,
             version: version.into(),
             way: Arc::new(way),
         }
@@ -132,14 +137,37 @@ impl PostgresConnection {
 
     /// Whether the server follows another one, as it last told: with the first
     /// statement after a promotion it tells anew. `false` where it never does,
-    /// before PostgreSQL 14.
+    /// before PostgreSQL 14, and behind a [pooler](crate#poolers), which may repeat
+    /// what another server told it.
     pub fn in_hot_standby(&self) -> bool {
-        self.leash.link.is_standby() == Some(true)
+        self.is_standby() == Some(true)
+    }
+
+    fn is_standby(&self) -> Option<bool> {
+        if self.may_be_pooled() { None } else { self.leash.link.is_standby() }
     }
 
     pub(crate) fn role(&self) -> Option<Role> {
-        let standby = self.leash.link.is_standby()?;
+        let standby = self.is_standby()?;
         Some(if standby { Role::Replica } else { Role::Primary })
+    }
+
+    /// The number of its process at the server, as the login told it; 0 for none.
+    pub(crate) fn process(&self) -> u32 {
+        self.leash.link.process()
+    }
+
+    /// Whether what the login told is to be taken for a pooler's.
+    pub(crate) fn may_be_pooled(&self) -> bool {
+        self.pooler.is_likely(self.process())
+    }
+
+    /// Takes the number of the process that has answered a statement.
+    pub(crate) fn meet(&mut self, process: Option<i32>) {
+        // Once is enough: sessions that are shared are never one's own.
+        if self.pooler != Pooler::There {
+            self.pooler = Pooler::judge(self.process(), process);
+        }
     }
 
     pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {

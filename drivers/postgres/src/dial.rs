@@ -135,8 +135,9 @@ async fn attempt(
     let mut conn = PostgresConnection::new(client, link, &version, way, options.statement_cache);
     if session != TargetSession::Any {
         let (standby, read_only) = match (standby, read_only) {
-            (Some(standby), Some(read_only)) => (standby, read_only),
-            // A server before version 14 does not tell by itself.
+            (Some(standby), Some(read_only)) if !conn.may_be_pooled() => (standby, read_only),
+            // A server before version 14 does not tell by itself, and a pooler
+            // repeats what it was told once.
             _ => ask(&mut conn).await?,
         };
         if let Some(unfit) = unfit(session, standby, read_only) {

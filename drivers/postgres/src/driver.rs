@@ -286,10 +286,16 @@ impl Driver for Postgres {
         place::status(conn).await
     }
 
-    /// New transactions refuse writes, unless they ask for them.
+    /// New transactions refuse writes, unless they ask for them. One round trip,
+    /// and none behind a pooler that is known: the setting would stay on a session
+    /// of the server that others are given next.
     async fn set_read_only(&self, conn: &mut PostgresConnection, read_only: bool) -> Result<()> {
-        let sql = if read_only { READ_ONLY } else { "RESET default_transaction_read_only" };
-        self.batch(conn, sql).await?;
+        match (read_only, conn.read_only) {
+            (true, _) => place::refuse_writes(conn).await?,
+            (false, true) => self.batch(conn, "RESET default_transaction_read_only").await?,
+            // What was not set needs no reset.
+            (false, false) => {}
+        }
         conn.read_only = read_only;
         Ok(())
     }

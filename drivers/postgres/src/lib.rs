@@ -104,12 +104,28 @@
 //! round trip, for which no privilege is needed. The cluster is the system
 //! identifier; where calling `pg_control_system` was forbidden it is unknown. A
 //! standby knows its timeline from its primary and tells it those who may read
-//! all statistics (`pg_read_all_stats`).
+//! all statistics (`pg_read_all_stats`). It tells how many bytes it has not
+//! replayed while it receives from its primary. Whether writes are taken is the
+//! server's own setting, of `default_transaction_read_only`, for this user.
+//!
+//! A server that does not tell of its log, as Aurora does not, is asked for its
+//! role alone, and has no positions.
 //!
 //! A position is a place in the write-ahead log, as `0/16B3748`. A standby is
 //! asked, at most every 20 ms, whether it has replayed what is before it; a
 //! primary once. Of a timeline it says nothing: a primary that took over may
 //! have come past a place before which a write was lost.
+//!
+//! # Poolers
+//!
+//! Behind a pooler that gives a client one session of the server after another,
+//! such as PgBouncer, a session cannot be made to refuse writes: the setting would
+//! stay there for others. The driver knows a pooler by the number of the server's
+//! process, which is another than the login told, and then answers that it cannot.
+//! What the pooler told at the login is not believed either, as it may be another
+//! server's: `role` is unknown, and `target_session_attrs` takes a round trip. The
+//! `status` is the server's, of whichever session answers. A pooler that gives a
+//! client one session for good cannot be told from others, and is taken for one.
 //!
 //! # Limits
 //!
@@ -131,6 +147,7 @@ mod link;
 mod notifications;
 mod options;
 mod place;
+mod pooler;
 mod query;
 mod sniff;
 mod statements;

@@ -56,6 +56,8 @@ pub(crate) struct Link {
     cancels: AtomicU32,
     /// One of the last three above.
     role: AtomicU8,
+    /// The number by which the session is to be cancelled, 0 for none.
+    process: AtomicU32,
     /// The server has told parameters that the task has not looked at.
     parameters_changed: AtomicBool,
     /// The connection is gone and its task is to end without goodbye.
@@ -91,6 +93,7 @@ impl Link {
         if sniffer.take_doubt() {
             self.doubt.store(true, Ordering::Relaxed);
         }
+        self.process.store(sniffer.process(), Ordering::Relaxed);
         self.owed.store(sniffer.owed(), Ordering::Release);
         if sniffer.take_parameters_changed() {
             self.parameters_changed.store(true, Ordering::Relaxed);
@@ -153,6 +156,11 @@ impl Link {
             UNTOLD => None,
             role => Some(role == STANDBY),
         }
+    }
+
+    /// The number by which the session is to be cancelled, 0 for none.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.load(Ordering::Relaxed)
     }
 
     /// For the task: it is over.

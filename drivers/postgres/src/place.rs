@@ -11,51 +11,120 @@ use millpond_driver::{Code, Error, NodeStatus, Position, Result, Role};
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::PostgresConnection;
+use crate::pooler::Pooler;
 
-/// Role, whether it refuses writes, its place in the log, bytes not replayed,
-/// seconds since the last change replayed, the timeline in hexadecimal, and the
-/// cluster if it is asked for.
-///
-/// A standby knows its timeline from whom it follows, and tells those who may
-/// read all statistics. What its control file says may be long past.
-fn question(beneath: bool, and_cluster: bool) -> String {
-    let read_only = if beneath { READ_ONLY_BENEATH } else { READ_ONLY };
-    let cluster = if and_cluster { CLUSTER } else { "NULL" };
-    format!(
-        "SELECT r, {read_only}, \
-         pg_wal_lsn_diff(CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, '0/0'), \
-         CASE WHEN r THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END, \
-         CASE WHEN r THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END, \
-         CASE WHEN r THEN (SELECT to_hex(received_tli) FROM pg_stat_get_wal_receiver()) \
-         ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END, {cluster} \
-         FROM pg_is_in_recovery() AS r"
-    )
+/// How much is asked of a server, beginning with all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    All,
+    /// Not which cluster it belongs to.
+    Place,
+    /// Nothing of the log, which is not everywhere PostgreSQL's own.
+    Role,
 }
 
-const READ_ONLY: &str = "current_setting('transaction_read_only')";
-/// What the server's own setting is, where the session's hides it. It takes the
-/// server longer.
-const READ_ONLY_BENEATH: &str =
-    "(SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_read_only')";
-const CLUSTER: &str = "(SELECT system_identifier FROM pg_control_system())";
-
-/// Asks for the status, in one round trip: once in two, where the user may not
-/// know the cluster.
-pub(crate) async fn status(conn: &mut PostgresConnection) -> Result<NodeStatus> {
-    // A refusal would fail the transaction.
-    let and_cluster = !conn.cluster_is_hidden && conn.status() == b'I';
-    match ask(conn, &question(conn.read_only, and_cluster)).await {
-        Err(error) if and_cluster && is_hidden(&error) => {
-            conn.cluster_is_hidden = true;
-            Box::pin(status(conn)).await
+impl Asks {
+    /// What to ask for once this was refused, if less would do.
+    fn after(self, error: &Error) -> Option<Self> {
+        let Some(Code::SqlState(state)) = error.code() else { return None };
+        match (self, state) {
+            (Self::All, b"42501" | b"42883") => Some(Self::Place),
+            (Self::All | Self::Place, [b'0', b'A', ..] | [b'4', b'2', ..] | [b'5', b'5', ..]) => {
+                Some(Self::Role)
+            }
+            _ => None,
         }
-        told => told.map(|row| node_status(&row)),
+    }
+
+    /// Role, whether it refuses writes, the number of its process, its place in the
+    /// log, bytes not replayed, seconds since the last change replayed, the timeline
+    /// in hexadecimal, and the cluster.
+    ///
+    /// A standby knows its timeline from whom it follows, and tells those who may
+    /// read all statistics. What its control file says may be long past. Whether it
+    /// receives anything it tells everybody, by a process that does, and what that
+    /// process does it tells those who may know: of what does not come it cannot say
+    /// how much is not replayed.
+    fn question(self, shared: bool) -> String {
+        let read_only = if shared { READ_ONLY_BENEATH.to_owned() } else { read_only() };
+        let more = match self {
+            Self::Role => String::new(),
+            Self::All | Self::Place => format!(
+                ", pg_wal_lsn_diff(CASE WHEN r THEN pg_last_wal_replay_lsn() \
+                 ELSE pg_current_wal_lsn() END, '0/0'), \
+                 CASE WHEN r THEN (SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), \
+                 pg_last_wal_replay_lsn()) FROM pg_stat_get_wal_receiver() \
+                 WHERE pid IS NOT NULL AND coalesce(status, 'streaming') = 'streaming') END, \
+                 CASE WHEN r THEN \
+                 extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END, \
+                 CASE WHEN r THEN (SELECT to_hex(received_tli) FROM pg_stat_get_wal_receiver()) \
+                 ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END, {}",
+                if self == Self::All { CLUSTER } else { "NULL" }
+            ),
+        };
+        format!("SELECT r, {read_only}, {PROCESS}{more} FROM pg_is_in_recovery() AS r")
     }
 }
 
-/// Whether a function was refused, or is not there.
-fn is_hidden(error: &Error) -> bool {
-    matches!(error.code(), Some(Code::SqlState(state)) if matches!(state, b"42501" | b"42883"))
+/// Whether the server refuses writes, asked in a session of one's own: one that
+/// refuses them may have been asked to, and then the server's own setting counts.
+fn read_only() -> String {
+    format!(
+        "CASE current_setting('default_transaction_read_only') WHEN 'off' THEN 'off' \
+         ELSE {READ_ONLY_BENEATH} END"
+    )
+}
+
+/// The server's own setting, which takes it ten times as long. In a session that
+/// is shared the other may be anybody's.
+const READ_ONLY_BENEATH: &str =
+    "(SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_read_only')";
+const PROCESS: &str = "pg_backend_pid()";
+const CLUSTER: &str = "(SELECT system_identifier FROM pg_control_system())";
+
+/// Asks for the status, in one round trip: the first time in more, where the user
+/// may not know all of it, or the server does not.
+pub(crate) async fn status(conn: &mut PostgresConnection) -> Result<NodeStatus> {
+    // A refusal would fail the transaction.
+    let idle = conn.status() == b'I';
+    let asks = match conn.asks {
+        Asks::All if !idle => Asks::Place,
+        asks => asks,
+    };
+    let shared = conn.pooler != Pooler::None;
+    match ask(conn, &asks.question(shared)).await {
+        Err(error) => match asks.after(&error) {
+            Some(less) if idle => {
+                conn.asks = less;
+                Box::pin(status(conn)).await
+            }
+            _ => Err(error),
+        },
+        Ok(row) => {
+            conn.meet(number(&row, 2));
+            Ok(node_status(&row))
+        }
+    }
+}
+
+/// Has the session refuse writes, if it is one's own. Where it turns out not to
+/// be, nothing has been set.
+pub(crate) async fn refuse_writes(conn: &mut PostgresConnection) -> Result<()> {
+    const SET: &str = "pg_catalog.set_config('default_transaction_read_only', 'on', false)";
+
+    if conn.pooler != Pooler::There {
+        let condition = match conn.process() {
+            0 => "true".to_owned(),
+            process => format!("{PROCESS} = {}", process as i32),
+        };
+        let sql = format!("SELECT {PROCESS}, CASE WHEN {condition} THEN {SET} END");
+        let row = ask(conn, &sql).await?;
+        conn.meet(number(&row, 0));
+    }
+    match conn.pooler {
+        Pooler::There => Err(Error::unsupported("read-only sessions behind a pooler")),
+        Pooler::None | Pooler::Unknown => Ok(()),
+    }
 }
 
 async fn ask(conn: &mut PostgresConnection, sql: &str) -> Result<SimpleQueryRow> {
@@ -80,13 +149,16 @@ fn node_status(row: &SimpleQueryRow) -> NodeStatus {
     let mut status = NodeStatus::default();
     status.role = if standby { Role::Replica } else { Role::Primary };
     status.writable = Some(!standby && row.get(1) == Some("off"));
-    status.position = number(row, 2);
+    if row.len() == 3 {
+        return status;
+    }
+    status.position = number(row, 3);
     // What was restored from an archive was never received.
-    status.lag_bytes = number::<i128>(row, 3).map(|bytes| bytes.max(0) as u64);
+    status.lag_bytes = number::<i128>(row, 4).map(|bytes| bytes.max(0) as u64);
     status.lag =
-        number::<f64>(row, 4).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    status.timeline = row.get(5).and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    status.cluster = row.get(6).map(Into::into);
+        number::<f64>(row, 5).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    status.timeline = row.get(6).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    status.cluster = row.get(7).map(Into::into);
     status
 }
 
@@ -100,7 +172,17 @@ const END: &str = "SELECT r, pg_wal_lsn_diff(CASE WHEN r THEN pg_last_wal_replay
 /// Whether the server is a standby, and where its log ends; on a standby that
 /// has replayed nothing, nowhere.
 async fn end(conn: &mut PostgresConnection) -> Result<(bool, Option<Lsn>)> {
-    let row = ask(conn, END).await?;
+    const HIDDEN: &str = "positions in the log of this server, which does not tell them";
+
+    if conn.asks == Asks::Role {
+        return Err(Error::unsupported(HIDDEN));
+    }
+    let row = match ask(conn, END).await {
+        Err(error) if Asks::Place.after(&error).is_some() => {
+            return Err(Error::unsupported(HIDDEN).with_source(error));
+        }
+        told => told?,
+    };
     let lsn = number(&row, 1).map(Lsn);
     if is_standby(&row) {
         return Ok((true, lsn));
@@ -111,7 +193,8 @@ async fn end(conn: &mut PostgresConnection) -> Result<(bool, Option<Lsn>)> {
     }
 }
 
-/// A place that is not before the end of what this session has committed.
+/// A place that is not before the end of what this server has committed or
+/// replayed.
 pub(crate) async fn position(conn: &mut PostgresConnection) -> Result<Position> {
     let (_, lsn) = end(conn).await?;
     Ok(Position::new(lsn.unwrap_or(Lsn(0)).to_string()))
@@ -198,6 +281,26 @@ mod tests {
 
     const PAGE: u64 = 8192;
     const SEGMENT: u64 = 16 << 20;
+
+    #[test]
+    fn what_a_server_refuses_to_tell_is_asked_for_no_more() {
+        use Asks::{All, Place, Role};
+
+        for (state, after_all, after_place) in [
+            (b"42501", Some(Place), Some(Role)),
+            (b"42883", Some(Place), Some(Role)),
+            // As Aurora says it of functions that it does not have.
+            (b"0A000", Some(Role), Some(Role)),
+            (b"55000", Some(Role), Some(Role)),
+            (b"57014", None, None),
+            (b"25P02", None, None),
+        ] {
+            let error = Error::statement("no").with_code(Code::SqlState(*state));
+            assert_eq!((All.after(&error), Place.after(&error)), (after_all, after_place));
+            assert_eq!(Role.after(&error), None);
+        }
+        assert_eq!(All.after(&Error::lost("gone")), None);
+    }
 
     #[test]
     fn a_place_in_the_log_is_written_as_the_server_writes_it() {

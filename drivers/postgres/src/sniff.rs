@@ -25,6 +25,7 @@ pub(crate) struct Sniffer {
     doubt: bool,
     status: u8,
     tag: [u8; 8],
+    process: u32,
     parameters_changed: bool,
 }
 
@@ -70,6 +71,7 @@ impl Sniffer {
             doubt: false,
             status: 0,
             tag: [0; 8],
+            process: 0,
             parameters_changed: false,
         }
     }
@@ -88,6 +90,12 @@ impl Sniffer {
     /// `INSERT 0`.
     pub(crate) fn tag(&self) -> [u8; 8] {
         self.tag
+    }
+
+    /// The number by which the session is to be cancelled: that of its process at
+    /// the server, or whatever a pooler says in its place. 0 if it was not told.
+    pub(crate) fn process(&self) -> u32 {
+        self.process
     }
 
     /// Whether the server has told parameters since this was last asked.
@@ -161,6 +169,7 @@ impl Sniffer {
             doubt,
             status,
             tag,
+            process,
             parameters_changed,
             ..
         } = self;
@@ -186,6 +195,7 @@ impl Sniffer {
                     }
                 }
                 (b'C', Some(body)) => *tag = body,
+                (b'K', Some([a, b, c, d, ..])) => *process = u32::from_be_bytes([a, b, c, d]),
                 (b'G', None) if asked.front() == Some(&Question::Extended) => {
                     asked[0] = Question::Copy;
                     *copy = Copy::Open;
@@ -438,6 +448,14 @@ mod tests {
             assert_eq!(refused.owed(), 0);
         }
         copying().sent(&messages(b"X")).unwrap();
+    }
+
+    #[test]
+    fn the_process_of_a_session_is_the_first_half_of_its_key() {
+        let mut sniffer = sniffer();
+        assert_eq!(sniffer.process(), 0);
+        sniffer.received(&message(b'K', &[0, 0, 0x12, 0x34, 9, 9, 9, 9])).unwrap();
+        assert_eq!(sniffer.process(), 0x1234);
     }
 
     #[test]
