@@ -166,6 +166,10 @@ impl<D: Driver> Cluster<D> {
     /// [after](Acquire::after) it sees whatever was committed before this was
     /// called.
     ///
+    /// As long as nothing is lost. What a primary had not sent on when it fell is
+    /// gone, and the log of the next one may have passed that place with something
+    /// else in it.
+    ///
     /// # Errors
     ///
     /// As for [`acquire`](Self::acquire) and
