@@ -84,10 +84,11 @@ pub(crate) async fn read(
     };
     let is_galera = galera.is_some();
     let modes: Vec<Row> = match result.collect().await {
-        // It answers no questions while it is out of the cluster.
-        Err(Error::Server(refusal)) if is_galera && refusal.code == NOT_PREPARED => {
+        // As all statements but a few while the node is out of its cluster: it is of
+        // no use then, and so is what it says of itself.
+        Err(refusal @ Error::Server(_)) => {
             result.drop_result().await?;
-            return Ok((judge(Modes { read_only: true, ..Modes::default() }, None, galera), true));
+            return Err(refusal);
         }
         modes => modes?,
     };
@@ -109,9 +110,6 @@ pub(crate) async fn read(
     }
     Ok((status, is_galera))
 }
-
-/// `WSREP has not yet prepared node for application use`.
-const NOT_PREPARED: u16 = 1047;
 
 fn galera(told: &[(String, String)]) -> Option<Galera> {
     let value = |wanted: &str| {
