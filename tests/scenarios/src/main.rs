@@ -9,7 +9,8 @@
 //! and prints a line: how soon that was noticed, what callers saw, what was lost or
 //! written twice, how soon all was well again, and whether that meets its target.
 //! Fails if a target that counts is missed; one that measures time is only shown
-//! as missed, for a busy machine misses it too (`--strict` has these fail as well).
+//! as missed, for a busy machine misses it too (`--strict` has these fail as well). One
+//! that is missed in a single round is tried once more, and the table says so.
 
 #[cfg(unix)]
 mod alone;

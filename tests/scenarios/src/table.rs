@@ -42,6 +42,8 @@ pub(crate) struct Report {
     checks: Vec<Check>,
     /// What it needs is not there: why.
     absent: Option<String>,
+    /// Something was missed at the first.
+    second_try: bool,
 }
 
 #[derive(Debug)]
@@ -101,28 +103,33 @@ pub(crate) fn run(runtime: &Runtime, scenarios: &[Scenario], arguments: &Argumen
     let mut well = true;
     let mut lines = vec![Line::head()];
     for scenario in scenarios.iter().filter(|scenario| arguments.wants(scenario)) {
-        let mut report: Option<Report> = None;
-        for round in 1..=arguments.rounds {
-            println!("{}: {} (round {round})", scenario.name, scenario.what);
-            let ran = AssertUnwindSafe(|| runtime.block_on((scenario.run)()));
-            let now = catch_unwind(ran).unwrap_or_else(|_| {
-                let mut report = Report::default();
-                report.check("runs to its end", false);
-                report
-            });
-            println!("{now}");
-            match &mut report {
-                None => report = Some(now),
-                Some(report) => report.worst(now),
-            }
+        let mut report = once(runtime, scenario, 1);
+        for round in 2..=arguments.rounds {
+            report.worst(once(runtime, scenario, round));
         }
-        let report = report.expect("at least one round");
+        // What is wrong is wrong twice; a machine that was busy elsewhere is not.
+        if arguments.rounds == 1 && !report.is_met(arguments.strict) {
+            report = once(runtime, scenario, 2);
+            report.second_try = true;
+        }
         well &= report.is_met(arguments.strict);
         lines.push(Line::of(scenario, &report));
     }
     println!();
     print!("{}", table(&lines));
     well
+}
+
+fn once(runtime: &Runtime, scenario: &Scenario, round: u32) -> Report {
+    println!("{}: {} (round {round})", scenario.name, scenario.what);
+    let ran = AssertUnwindSafe(|| runtime.block_on((scenario.run)()));
+    let report = catch_unwind(ran).unwrap_or_else(|_| {
+        let mut report = Report::default();
+        report.check("runs to its end", false);
+        report
+    });
+    println!("{report}");
+    report
 }
 
 /// The fields of a line, as text.
@@ -149,6 +156,7 @@ impl Line {
     fn of(scenario: &Scenario, report: &Report) -> Self {
         let targets = match &report.absent {
             Some(why) => format!("not run: {why}"),
+            None if report.second_try => format!("{}, at the second try", verdict(&report.checks)),
             None => verdict(&report.checks),
         };
         let number = |count: usize| match report.absent {
