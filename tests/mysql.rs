@@ -10,6 +10,8 @@
 
 #[path = "mysql/batches.rs"]
 mod batches;
+#[path = "mysql/clusters.rs"]
+mod clusters;
 #[path = "mysql/conflicts.rs"]
 mod conflicts;
 #[path = "mysql/connecting.rs"]
@@ -26,6 +28,8 @@ mod native;
 mod outage;
 #[path = "mysql/outages.rs"]
 mod outages;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "mysql/passwords.rs"]
 mod passwords;
 #[path = "mysql/positions.rs"]

@@ -9,6 +9,8 @@
 
 #[path = "postgres/batches.rs"]
 mod batches;
+#[path = "postgres/clusters.rs"]
+mod clusters;
 #[path = "postgres/conflicts.rs"]
 mod conflicts;
 #[path = "postgres/connecting.rs"]
@@ -31,6 +33,8 @@ mod outage;
 mod outages;
 #[path = "postgres/outcomes.rs"]
 mod outcomes;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "postgres/passwords.rs"]
 mod passwords;
 #[path = "postgres/poolers.rs"]
