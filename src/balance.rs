@@ -15,7 +15,8 @@
 //!   has been asked what it is; when its role has changed, its connections are
 //!   retired; and who needs the primary waits until there is one.
 //! - Sessions on replicas are opened so that they refuse writes. So whatever
-//!   became of a statement there, it may be repeated elsewhere.
+//!   became of a statement there, it may be repeated elsewhere, if the node itself
+//!   takes no writes either.
 //!
 //! ```
 //! use millpond::{Cluster, Pool, Role, Route, drivers::fake::Fake, testing::sim::Sim};

@@ -4,18 +4,15 @@
 //! Owns the rules that concern one node alone. A state machine: facts and time
 //! come in. Knows no other node.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millpond_driver::{Cause, Driver, Error, NodeStatus, Position, Result, Role};
+use millpond_driver::{Cause, Error, NodeStatus, Position, Result, Role};
 
 use super::estimate::Estimate;
 use super::events::called;
 use super::lag::{History, Laggard};
-use super::node::Node;
 use super::route::Duty;
 use super::standing::{Known, Out, Standing};
-use super::watcher::{Change, News};
 use crate::health::{Fact, Node as Health, Reason, Rules, State};
 
 /// After a refused write on a node that takes writes all the same, further ones
@@ -275,13 +272,7 @@ impl Record {
     }
 
     /// Its standing from now on, and what that changes.
-    pub(super) fn change<D: Driver>(
-        &mut self,
-        node: Arc<Node<D>>,
-        standing: Standing,
-        duty: Duty,
-        now: Instant,
-    ) -> Change<D> {
+    pub(super) fn change(&mut self, standing: Standing, duty: Duty, now: Instant) -> Change {
         let old = std::mem::replace(&mut self.standing, standing);
         let mut news = Vec::new();
         let serves = Duty::WRITE.with(Duty::READ);
@@ -330,7 +321,7 @@ impl Record {
         let settled = duty.has(serves) && !in_doubt;
         let reads_only = settled.then_some(!writes);
         let (weight, shown) = (self.set_weight, self.health.weight(now));
-        Change { node, duty, weight, shown, reads_only, news, turns: self.turns }
+        Change { duty, weight, shown, reads_only, news, turns: self.turns }
     }
 
     pub(super) fn known(&self, duty: Duty) -> Known {
@@ -377,5 +368,45 @@ impl Record {
             }
             None => role(format!("is {}", called(self.standing.role))),
         }
+    }
+}
+
+/// What is to become of a node.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) duty: Duty,
+    pub(super) weight: f32,
+    /// The part of callers, from 0 to 1, that it is shown to.
+    pub(super) shown: f64,
+    /// Whether its sessions are to refuse writes; `None`: as they are.
+    pub(super) reads_only: Option<bool>,
+    pub(super) news: Vec<News>,
+    /// The record's, by which this was decided.
+    pub(super) turns: u64,
+}
+
+/// What has changed of a node.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It is used; whether it was before, or has just joined.
+    Returned {
+        anew: bool,
+    },
+    Ejected,
+    Role {
+        from: Role,
+        to: Role,
+        writes: bool,
+    },
+    /// It is so far behind; or does not say.
+    Late(Option<Duration>),
+    CaughtUp,
+    Out(Out),
+}
+
+impl News {
+    /// Whether more of the kind may follow soon.
+    pub(super) fn is_unrest(&self) -> bool {
+        !matches!(self, Self::Returned { anew: true } | Self::Late(_) | Self::CaughtUp)
     }
 }

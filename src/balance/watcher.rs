@@ -22,6 +22,7 @@ use super::gauge::Gauge;
 use super::hub::Hub;
 use super::lag::History;
 use super::node::Node;
+use super::record::{Change, News};
 use super::route::Duty;
 use super::standing::{self, Known, Out};
 use crate::health::Probe;
@@ -118,6 +119,9 @@ impl<D: Driver> Drop for Watcher<D> {
     }
 }
 
+/// What has been decided of a node.
+type Decided<D> = (Arc<Node<D>>, Change);
+
 /// A node is asked; what it says is noted.
 type Asking = BoxFuture<'static, ()>;
 
@@ -164,7 +168,7 @@ impl<D: Driver> Inner<D> {
         let restless = self.hub.is_awaited() || council.changed.is_some_and(is_recent);
         drop(council);
         // Where nobody serves, those that are out are not left alone.
-        let served = |duty| changes.iter().any(|change| change.duty.serves(duty));
+        let served = |duty| changes.iter().any(|(_, change)| change.duty.serves(duty));
         let lacking = !served(Duty::WRITE) || !served(Duty::READ);
         self.carry_out(changes);
 
@@ -235,7 +239,7 @@ impl<D: Driver> Inner<D> {
         nodes: &[Arc<Node<D>>],
         council: &mut Council,
         now: Instant,
-    ) -> Vec<Change<D>> {
+    ) -> Vec<Decided<D>> {
         let known: Vec<Known> =
             nodes.iter().map(|node| node.gauge.read(|r| r.known(node.gauge.duty()))).collect();
         let standings = standing::judge(&known, &mut council.cluster, &mut council.timeline);
@@ -266,21 +270,20 @@ impl<D: Driver> Inner<D> {
                 let mut duty = standing.duty;
                 duty = if late { duty.with(Duty::STALE) } else { duty };
                 duty = if out { duty.with(Duty::SHAKY) } else { duty };
-                record.change(Arc::clone(node), standing, duty, now)
+                record.change(standing, duty, now)
             });
             if change.news.iter().any(News::is_unrest) {
                 council.changed = Some(now);
             }
-            changes.push(change);
+            changes.push((Arc::clone(node), change));
         }
         changes
     }
 
     /// Has callers sent where they are to be sent from now on, and tells of it.
-    pub(super) fn carry_out(&self, changes: Vec<Change<D>>) {
-        let of_use = |change: &Change<D>| change.node.gauge.duty() != change.duty;
-        let changed = changes.iter().any(of_use);
-        for Change { node, duty, weight, shown, reads_only, turns, news } in &changes {
+    pub(super) fn carry_out(&self, changes: Vec<Decided<D>>) {
+        let changed = changes.iter().any(|(node, change)| node.gauge.duty() != change.duty);
+        for (node, Change { duty, weight, shown, reads_only, turns, news }) in &changes {
             let flag = &node.gauge.reads_only;
             if reads_only.is_some_and(|only| flag.swap(only, Ordering::AcqRel) != only) {
                 // Before anybody is sent there for what they are not good for.
@@ -303,11 +306,11 @@ impl<D: Driver> Inner<D> {
         if changed {
             self.hub.tell_callers();
         }
-        let primary = changes.iter().find(|change| change.duty == Duty::WRITE);
-        let primary = primary.map(|change| Arc::clone(&change.node.name));
-        for change in changes {
+        let primary = changes.iter().find(|(_, change)| change.duty == Duty::WRITE);
+        let primary = primary.map(|(node, _)| Arc::clone(&node.name));
+        for (node, change) in changes {
             for news in change.news {
-                self.tell(&change.node, primary.as_deref(), news);
+                self.tell(&node, primary.as_deref(), news);
             }
         }
     }
@@ -340,45 +343,5 @@ impl<D: Driver> Inner<D> {
                 self.hub.tell(&Event::Stranger { node: name, cluster, expected: &expected });
             }
         }
-    }
-}
-
-/// What is to become of a node.
-pub(super) struct Change<D: Driver> {
-    pub(super) node: Arc<Node<D>>,
-    pub(super) duty: Duty,
-    pub(super) weight: f32,
-    /// The part of callers, from 0 to 1, that it is shown to.
-    pub(super) shown: f64,
-    /// Whether its sessions are to refuse writes; `None`: as they are.
-    pub(super) reads_only: Option<bool>,
-    pub(super) news: Vec<News>,
-    /// The record's, by which this was decided.
-    pub(super) turns: u64,
-}
-
-/// What has changed of a node.
-#[derive(Debug)]
-pub(super) enum News {
-    /// It is used; whether it was before, or has just joined.
-    Returned {
-        anew: bool,
-    },
-    Ejected,
-    Role {
-        from: Role,
-        to: Role,
-        writes: bool,
-    },
-    /// It is so far behind; or does not say.
-    Late(Option<Duration>),
-    CaughtUp,
-    Out(Out),
-}
-
-impl News {
-    /// Whether more of the kind may follow soon.
-    fn is_unrest(&self) -> bool {
-        !matches!(self, Self::Returned { anew: true } | Self::Late(_) | Self::CaughtUp)
     }
 }

@@ -19,6 +19,7 @@
 mod credentials;
 mod driver;
 mod error;
+mod node;
 mod report;
 mod row;
 mod runtime;
@@ -27,10 +28,11 @@ mod value;
 
 pub use credentials::Credentials;
 pub use driver::{
-    AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, NodeStatus, Position, Purpose,
-    Reset, Role, ServerInfo, Session, TransactionOptions,
+    AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, Purpose, Reset, ServerInfo,
+    Session, TransactionOptions,
 };
 pub use error::{Cause, Code, Error, ErrorKind, Fate, Outcome, Phase, Result, Scope};
+pub use node::{NodeStatus, Position, Role};
 pub use report::{Holder, Report};
 pub use row::{Cells, Column, ColumnIndex, Columns, Row, Rows};
 pub use runtime::{BoxFuture, ByteStream, Keepalive, Runtime, SocketOptions, Target};
