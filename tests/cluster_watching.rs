@@ -12,7 +12,7 @@ use millpond::drivers::fake::{Act, Fake};
 use millpond::health::HealthConfig;
 use millpond::runtime::Runtime;
 use millpond::testing::sim::Sim;
-use millpond::{Cluster, Error, Retry, Route};
+use millpond::{Cause, Cluster, Error, Retry, Route};
 
 use trio::{Balky, MS, SECOND, Trio, bring_back, duties, freeze, take_down, with_trio};
 
@@ -24,6 +24,12 @@ async fn until_served(sim: &Sim, cluster: &Cluster<Fake>, route: Route) -> Durat
         sim.sleep(MS * 100).await;
     }
     sim.now() - start
+}
+
+/// How often a caller was sent to the node.
+fn picks(cluster: &Cluster<Fake>, name: &str) -> u64 {
+    let now = cluster.snapshot();
+    now.nodes.iter().find(|node| node.name == name).expect("a node of it").picks
 }
 
 /// They slept until their deadlines: nobody told them that nobody watches.
@@ -188,4 +194,32 @@ fn nodes_that_fall_together_often_are_found_as_soon_each_time() {
             sim.sleep(SECOND * 2).await;
         }
     });
+}
+
+/// Two faults are too few for a node to be out, nobody is sent where statements
+/// fail, and so it was five seconds until somebody asked again: all that time it
+/// counted as used.
+#[test]
+fn a_node_of_which_two_faults_are_known_is_asked_until_it_is_out() {
+    let mut met = 0;
+    for seed in 11..41 {
+        with_trio(seed, async |sim, trio, cluster| {
+            let read = || async { cluster.query(Route::Replica, "SELECT 1", &[]).await };
+            join_all((0..8).map(|_| read())).await;
+            // The time after a change, in which all are asked all the time, is over.
+            sim.sleep(SECOND * 40).await;
+            let before = picks(&cluster, "b");
+            let leaving = Error::connect("the server is shutting down").with_cause(Cause::Shutdown);
+            trio.b.restart().always_connect(Act::Fail(leaving));
+            // What its sessions meet counts as one event; here there is none left.
+            cluster.pool("b").unwrap().evict();
+            read().await.unwrap();
+            sim.sleep(SECOND).await;
+            if picks(&cluster, "b") > before {
+                met += 1;
+                assert!(!duties(&cluster.snapshot()).1.contains(&"b"), "seed {seed}");
+            }
+        });
+    }
+    assert!(met > 5, "{met}");
 }

@@ -180,7 +180,10 @@ impl<D: Driver> Inner<D> {
                     record.health.recall(now);
                 }
                 let mut due = record.health.decision().probe_at.filter(|_| !record.asking);
-                if let Some(before) = record.begun.filter(|_| restless && !record.is_down()) {
+                // One that has failed is asked until it is out or has answered: nobody
+                // else goes where it looks as if statements took long.
+                let doubtful = restless || record.health.faults() > 0;
+                if let Some(before) = record.begun.filter(|_| doubtful && !record.is_down()) {
                     due = due.map(|due| due.min(before + HURRY));
                 }
                 if due.is_some_and(|at| at <= now) {
