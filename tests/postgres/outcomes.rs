@@ -72,6 +72,12 @@ fn judge(server: &Server, said: &Said) -> (usize, usize) {
     (present, absent)
 }
 
+/// What was not sent, because the connection had been cut before, is tried again.
+fn assert_was_sent_once(error: &Error) {
+    let sent = error.earlier().iter().filter(|error| error.outcome() != Outcome::NotSent);
+    assert_eq!(sent.count(), 0, "repeated: {error}");
+}
+
 #[test]
 fn of_400_writes_that_are_cut_none_is_made_twice_or_called_failed_when_it_was_not() {
     const ROUNDS: usize = 400;
@@ -109,7 +115,7 @@ fn of_400_writes_that_are_cut_none_is_made_twice_or_called_failed_when_it_was_no
                         (error.kind(), error.outcome()),
                         (ErrorKind::Lost, Outcome::Unknown)
                     );
-                    assert!(error.earlier().is_empty(), "repeated: {error}");
+                    assert_was_sent_once(error);
                 }
                 (2 | 3, Err(error)) => assert_eq!(error.kind(), ErrorKind::CommitUnknown),
                 (0..=3, Ok(())) => panic!("round {round} was not cut"),
@@ -168,7 +174,7 @@ fn of_100_writes_that_wait_for_a_standby_none_is_made_twice_or_called_failed() {
             let expected = if round % 2 == 0 { ErrorKind::Lost } else { ErrorKind::CommitUnknown };
             assert_eq!((error.kind(), error.outcome()), (expected, Outcome::Unknown), "{error:?}");
             assert_ne!(error.cause(), Cause::Caller);
-            assert!(error.earlier().is_empty(), "repeated: {error}");
+            assert_was_sent_once(error);
             said.insert(token, result);
         }
     });
