@@ -45,7 +45,7 @@
 //! document by [`ClusterConfig`].
 //!
 //! What happens in a cluster is told to [`Builder::on_event`]; an event shows itself
-//! as a line for a log. Numbers are in [`Cluster::snapshot`], and wherever metrics
+//! as a line for a log, and `observers::log_cluster` logs it by `tracing`. Numbers are in [`Cluster::snapshot`], and wherever metrics
 //! go: [`openmetrics`](crate::metrics::openmetrics), a
 //! [`Monitor`](crate::metrics::Monitor).
 //!
@@ -92,14 +92,14 @@ pub use builder::Builder;
 pub use config::ClusterConfig;
 pub use events::Event;
 pub use node::Member;
-pub use route::Route;
+pub use route::{Route, Terms};
 pub use run::RetriedTransaction;
 pub use snapshot::{ClusterSnapshot, NodeSnapshot};
 pub use strategy::{
     LeastConnections, LeastCost, NodeView, RoundRobin, Strategy, TwoChoices, WeightedRandom,
 };
 
-use acquire::Terms;
+use acquire::Request;
 use hub::Hub;
 use node::Node;
 use route::Duty;
@@ -159,12 +159,12 @@ impl<D: Driver> Cluster<D> {
     ///
     /// As for [`Acquire`].
     #[track_caller]
-    pub fn acquire(&self, route: Route) -> Acquire<'_, D> {
-        Acquire::new(self, Terms::new(route, Location::caller()))
+    pub fn acquire(&self, terms: impl Into<Terms>) -> Acquire<'_, D> {
+        Acquire::new(self, Request::new(terms.into(), Location::caller()))
     }
 
     /// The place in the log up to which the primary has committed: whoever reads
-    /// [after](Acquire::after) it sees whatever was committed before this was
+    /// [after](Route::after) it sees whatever was committed before this was
     /// called.
     ///
     /// As long as nothing is lost. What a primary had not sent on when it fell is

@@ -472,7 +472,7 @@ fn a_replica_that_is_too_far_behind_is_left_out_until_it_has_caught_up() {
         trio.b.resume_replay();
         trio.c.resume_replay();
         sim.sleep(SECOND * 7).await;
-        cluster.acquire(Route::Replica).max_lag(SECOND).await.unwrap();
+        cluster.acquire(Route::Replica.max_lag(SECOND)).await.unwrap();
         assert!(trio.told().contains(&"b has caught up".to_owned()));
     });
 }
@@ -500,16 +500,16 @@ fn who_reads_after_a_position_sees_what_was_written_before_it() {
         cluster.execute("INSERT 2", &[]).await.unwrap();
         let second = cluster.position().await.unwrap();
         for _ in 0..20 {
-            let conn = cluster.acquire(Route::PreferReplica).after(&second).await.unwrap();
+            let conn = cluster.acquire(Route::PreferReplica.after(&second)).await.unwrap();
             assert_eq!(conn.pool_name(), "c");
         }
         trio.c.pause_replay();
         cluster.execute("INSERT 3", &[]).await.unwrap();
         let third = cluster.position().await.unwrap();
         for _ in 0..20 {
-            let conn = cluster.acquire(Route::PreferReplica).after(&third).await.unwrap();
+            let conn = cluster.acquire(Route::PreferReplica.after(&third)).await.unwrap();
             assert_eq!(conn.pool_name(), "a", "no replica has come so far");
-            cluster.acquire(Route::Replica).after(&first).await.unwrap();
+            cluster.acquire(Route::Replica.after(&first)).await.unwrap();
         }
         let catch_up = async {
             sim.sleep(SECOND).await;
@@ -517,13 +517,61 @@ fn who_reads_after_a_position_sees_what_was_written_before_it() {
             trio.c.resume_replay();
         };
         let start = sim.now();
-        let read = cluster.acquire(Route::Replica).after(&third);
+        let read = cluster.acquire(Route::Replica.after(&third));
         let (read, ()) = futures_util::future::join(read, catch_up).await;
         read.unwrap();
         assert!(sim.now() - start < MS * 1100, "it waits for a replica to come so far");
         let error =
-            cluster.acquire(Route::Replica).after(&"nonsense".parse().unwrap()).await.unwrap_err();
+            cluster.acquire(Route::Replica.after(&"nonsense".parse().unwrap())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    });
+}
+
+#[test]
+fn statements_work_and_transactions_go_where_a_position_can_be_read() {
+    with_trio(42, async |sim, trio, cluster| {
+        // Both are slower than the primary.
+        for replica in [&trio.b, &trio.c] {
+            replica.always_query(Act::After(MS * 5));
+            replica.pause_replay();
+        }
+        cluster.execute("INSERT 1", &[]).await.unwrap();
+        let position = cluster.position().await.unwrap();
+        let policy = Retry::new().max_attempts(1);
+        let near = || Route::PreferReplica.after(&position);
+        let served = |name: &str| {
+            let now = cluster.snapshot();
+            now.nodes.iter().find(|node| node.name == name).expect("a node of it").picks
+        };
+        for caught_up in [false, true] {
+            if caught_up {
+                trio.c.resume_replay();
+                sim.sleep(SECOND).await;
+            }
+            let expected = if caught_up { "c" } else { "a" };
+            let before = served(expected);
+            cluster.query(near(), "SELECT 1", &[]).await.unwrap();
+            assert!(served(expected) > before, "{expected}");
+            let work = cluster.run(near(), &policy, |conn| {
+                let name = conn.pool_name().to_owned();
+                Box::pin(async move { Ok(name) })
+            });
+            assert_eq!(work.await.unwrap(), expected);
+            let read = cluster
+                .transaction(&policy, |tx| Box::pin(async move { Ok(tx.pool_name().to_owned()) }));
+            assert_eq!(read.route(near()).await.unwrap(), expected);
+        }
+        // The wait is bounded as any other.
+        trio.c.pause_replay();
+        cluster.execute("INSERT 2", &[]).await.unwrap();
+        let next = cluster.position().await.unwrap();
+        let start = sim.now();
+        let error = cluster.query(Route::Replica.after(&next), "SELECT 1", &[]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoNode, "{error}");
+        assert!(error.to_string().contains("has not reached"), "{error}");
+        assert!(sim.now() - start < SECOND * 31, "{:?}", sim.now() - start);
+        let error = cluster.acquire(Route::Replica.max_lag(Duration::ZERO).after(&next));
+        error.timeout(SECOND).await.unwrap_err();
     });
 }
 

@@ -39,7 +39,7 @@ fn who_reads_after_a_position_on_silent_replicas_waits_no_longer_than_the_deadli
             fake.always_reached(Act::Hang);
         }
         let start = sim.now();
-        let read = cluster.acquire(Route::PreferReplica).after(&position).timeout(SECOND);
+        let read = cluster.acquire(Route::PreferReplica.after(&position)).timeout(SECOND);
         drop(read.await);
         assert!(sim.now() - start <= SECOND, "{:?}", sim.now() - start);
     });
@@ -54,7 +54,7 @@ fn who_reads_after_a_position_is_sent_on_to_the_replica_that_has_reached_it() {
             cluster.execute("INSERT 1", &[]).await.unwrap();
             let position = cluster.position().await.unwrap();
             let start = sim.now();
-            let read = cluster.acquire(Route::Replica).after(&position).timeout(SECOND * 5);
+            let read = cluster.acquire(Route::Replica.after(&position)).timeout(SECOND * 5);
             assert_eq!(read.await.unwrap().pool_name(), "c");
             assert!(sim.now() - start < SECOND, "{:?}", sim.now() - start);
         });
@@ -76,13 +76,13 @@ fn a_replica_restored_from_an_older_copy_has_not_reached_what_it_had() {
             .unwrap();
         cluster.execute("INSERT 1", &[]).await.unwrap();
         let position = cluster.position().await.unwrap();
-        drop(cluster.acquire(Route::Replica).after(&position).await.unwrap());
+        drop(cluster.acquire(Route::Replica.after(&position)).await.unwrap());
         take_down(&trio.b);
         trio.b.pause_replay().stands_at(0);
         sim.sleep(SECOND * 10).await;
         bring_back(&trio.b);
         sim.sleep(SECOND * 30).await;
-        let read = cluster.acquire(Route::PreferReplica).after(&position).await.unwrap();
+        let read = cluster.acquire(Route::PreferReplica.after(&position)).await.unwrap();
         assert_eq!(read.pool_name(), "a");
     });
 }
@@ -185,7 +185,7 @@ fn a_replica_left_out_for_not_saying_how_far_it_is_behind_is_reported_so() {
             .build()
             .await
             .unwrap();
-        let error = cluster.acquire(Route::Replica).max_lag(SECOND).await.unwrap_err();
+        let error = cluster.acquire(Route::Replica.max_lag(SECOND)).await.unwrap_err();
         assert!(error.to_string().contains("r: does not say how far it is behind"), "{error}");
     });
 }

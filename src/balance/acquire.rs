@@ -14,32 +14,25 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use millpond_driver::{BoxFuture, Cause, Driver, Error, Phase, Position, Result};
+use millpond_driver::{BoxFuture, Cause, Driver, Error, Phase, Result};
 
 use super::node::Node;
-use super::route::{Duty, Route};
+use super::route::{Duty, Route, Terms};
 use super::search::{Missed, Search};
 use super::{Cluster, Inner};
 use crate::pool::PooledConnection;
 
-/// What a caller asks for.
+/// Who asks, and for what.
 #[derive(Debug, Clone)]
-pub(super) struct Terms {
-    pub(super) route: Route,
-    pub(super) max_lag: Option<Duration>,
-    pub(super) after: Option<Position>,
+pub(super) struct Request {
+    pub(super) terms: Terms,
     pub(super) place: &'static Location<'static>,
-    pub(super) label: Option<&'static str>,
+    label: Option<&'static str>,
 }
 
-impl Terms {
-    pub(super) fn new(route: Route, place: &'static Location<'static>) -> Self {
-        Self { route, max_lag: None, after: None, place, label: None }
-    }
-
-    /// Whether any node that serves the route will do.
-    fn is_plain(&self) -> bool {
-        self.max_lag.is_none() && self.after.is_none()
+impl Request {
+    pub(super) fn new(terms: Terms, place: &'static Location<'static>) -> Self {
+        Self { terms, place, label: None }
     }
 }
 
@@ -55,15 +48,15 @@ pub(super) type Loan<D> = (PooledConnection<D>, Arc<Node<D>>);
 #[must_use = "futures do nothing unless awaited"]
 pub struct Acquire<'c, D: Driver> {
     cluster: &'c Cluster<D>,
-    terms: Terms,
+    request: Request,
     timeout: Option<Duration>,
     /// The way that waits, once it is needed.
     slow: Option<BoxFuture<'c, Result<Loan<D>>>>,
 }
 
 impl<'c, D: Driver> Acquire<'c, D> {
-    pub(super) fn new(cluster: &'c Cluster<D>, terms: Terms) -> Self {
-        Self { cluster, terms, timeout: None, slow: None }
+    pub(super) fn new(cluster: &'c Cluster<D>, request: Request) -> Self {
+        Self { cluster, request, timeout: None, slow: None }
     }
 
     /// Waits at most this long, over all nodes together. Zero: not at all.
@@ -76,23 +69,7 @@ impl<'c, D: Driver> Acquire<'c, D> {
 
     /// Names the borrower in errors and reports of others who wait.
     pub fn label(mut self, label: &'static str) -> Self {
-        self.terms.label = Some(label);
-        self
-    }
-
-    /// Takes no replica that is further behind, or of which that is not known.
-    pub fn max_lag(mut self, limit: Duration) -> Self {
-        self.terms.max_lag = Some(limit);
-        self
-    }
-
-    /// Takes only a node on which what was written before this
-    /// [position](Cluster::position) can be read. Of the routes, `Replica` waits
-    /// for a replica to come so far, the others that allow for it go to the
-    /// primary if no replica is. Costs a round trip on a replica that was not
-    /// found to be so far before.
-    pub fn after(mut self, position: &Position) -> Self {
-        self.terms.after = Some(position.clone());
+        self.request.label = Some(label);
         self
     }
 }
@@ -105,12 +82,12 @@ impl<D: Driver> Future for Acquire<'_, D> {
         let this = &mut *self;
         if this.slow.is_none() {
             let inner = &this.cluster.inner;
-            let first = match inner.at_once(&this.terms) {
+            let first = match inner.at_once(&this.request) {
                 Ok((conn, _)) => return Poll::Ready(Ok(conn)),
                 Err(first) => first,
             };
             let limit = this.timeout.unwrap_or(inner.acquire_timeout);
-            this.slow = Some(Box::pin(inner.wait(this.terms.clone(), limit, first)));
+            this.slow = Some(Box::pin(inner.wait(this.request.clone(), limit, first)));
         }
         let slow = this.slow.as_mut().expect("made above");
         slow.as_mut().poll(cx).map(|loan| loan.map(|(conn, _)| conn))
@@ -120,7 +97,7 @@ impl<D: Driver> Future for Acquire<'_, D> {
 impl<D: Driver> fmt::Debug for Acquire<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acquire")
-            .field("terms", &self.terms)
+            .field("request", &self.request)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -139,7 +116,8 @@ impl<D: Driver> Inner<D> {
     /// A connection of the best node, if that has an idle one; else the node, if
     /// there is one.
     #[inline]
-    fn at_once(self: &Arc<Self>, terms: &Terms) -> Result<Loan<D>, Option<Arc<Node<D>>>> {
+    fn at_once(self: &Arc<Self>, request: &Request) -> Result<Loan<D>, Option<Arc<Node<D>>>> {
+        let terms = &request.terms;
         if !self.hub.is_watched() {
             self.watch();
         }
@@ -150,7 +128,7 @@ impl<D: Driver> Inner<D> {
             if plain { self.pick(&nodes, wanted, |_, duty| duty.serves(wanted)) } else { None };
         let node = &nodes[picked.ok_or(None)?];
         let reserved = node.gauge.reserve();
-        let conn = node.pool.take_now(terms.place, terms.label);
+        let conn = node.pool.take_now(request.place, request.label);
         drop(reserved);
         match conn.and_then(|conn| node.fit(conn, terms.route)) {
             Some(conn) => {
@@ -164,31 +142,31 @@ impl<D: Driver> Inner<D> {
     /// A connection within this time.
     pub(super) async fn acquire(
         self: &Arc<Self>,
-        terms: &Terms,
+        request: &Request,
         limit: Duration,
     ) -> Result<Loan<D>> {
-        match self.at_once(terms) {
+        match self.at_once(request) {
             Ok(loan) => Ok(loan),
             // Boxed: it is large, and hardly ever needed.
-            Err(first) => Box::pin(self.wait(terms.clone(), limit, first)).await,
+            Err(first) => Box::pin(self.wait(request.clone(), limit, first)).await,
         }
     }
 
     /// The same, where the best node, if it is known already, has none at once.
     async fn wait(
         self: &Arc<Self>,
-        terms: Terms,
+        request: Request,
         limit: Duration,
         mut first: Option<Arc<Node<D>>>,
     ) -> Result<Loan<D>> {
         let now = self.hub.runtime.now();
         let deadline = now.checked_add(limit).unwrap_or(now + FAR);
         if limit.is_zero() {
-            if let Some(loan) = self.any_at_once(&terms) {
+            if let Some(loan) = self.any_at_once(&request) {
                 return Ok(loan);
             }
         }
-        let mut search = Search { terms: &terms, deadline, rounds: 0, tried: Vec::new() };
+        let mut search = Search { request: &request, deadline, rounds: 0, tried: Vec::new() };
         loop {
             // Before anything is looked at.
             let changed = self.hub.changed.listen();
@@ -232,14 +210,15 @@ impl<D: Driver> Inner<D> {
     }
 
     /// An idle connection of any node that serves, for who has no time.
-    fn any_at_once(&self, terms: &Terms) -> Option<Loan<D>> {
+    fn any_at_once(&self, request: &Request) -> Option<Loan<D>> {
+        let terms = &request.terms;
         let nodes = self.nodes.load_full();
         let tiers = terms.route.tiers().iter().filter(|_| terms.after.is_none());
         for &wanted in tiers {
             for node in nodes.iter() {
                 let duty = node.gauge.duty();
                 if duty.serves(wanted) && node.is_near(duty, terms) {
-                    let conn = node.pool.take_now(terms.place, terms.label);
+                    let conn = node.pool.take_now(request.place, request.label);
                     if let Some(conn) = conn.and_then(|conn| node.fit(conn, terms.route)) {
                         node.gauge.note_pick();
                         return Some((conn, Arc::clone(node)));
@@ -256,7 +235,7 @@ impl<D: Driver> Inner<D> {
         nodes: &[Arc<Node<D>>],
         search: &Search<'_, D>,
     ) -> Option<(Arc<Node<D>>, bool)> {
-        let terms = search.terms;
+        let terms = search.terms();
         let of = |index: usize| search.tried(&nodes[index]);
         let untried = |index: usize| of(index).is_none();
         let usable = |index: usize| of(index).is_none_or(|tried| tried.failed.is_none());
@@ -295,11 +274,12 @@ impl<D: Driver> Inner<D> {
         search: &Search<'_, D>,
         last: bool,
     ) -> Result<PooledConnection<D>, Missed> {
-        let &Search { terms, deadline, .. } = search;
+        let &Search { request, deadline, .. } = search;
+        let terms = &request.terms;
         let reserved = node.gauge.reserve();
         node.gauge.note_pick();
         let left = deadline.saturating_duration_since(self.hub.runtime.now());
-        let acquire = node.pool.acquire_at(terms.place, terms.label).timeout(left);
+        let acquire = node.pool.acquire_at(request.place, request.label).timeout(left);
         let acquired = match select(acquire, pin!(self.is_of_no_use(node, terms, last))).await {
             Either::Left((acquired, _)) => acquired,
             Either::Right((missed, _)) => return Err(missed),
@@ -375,7 +355,7 @@ impl<D: Driver> Inner<D> {
 
     /// Why nobody serves the caller.
     fn nobody(&self, nodes: &[Arc<Node<D>>], search: &Search<'_, D>) -> Error {
-        let terms = search.terms;
+        let terms = search.terms();
         let wanted = Duty(terms.route.tiers().iter().fold(0, |all, duty| all | duty.0));
         let causes = nodes.iter().map(|node| {
             let failed = search.tried(node).and_then(|tried| tried.failed.clone());
@@ -399,7 +379,7 @@ impl<D: Driver> Inner<D> {
         }
         let unknown = |node: &Arc<Node<D>>| node.gauge.read(|record| record.is_untold());
         let behind = search.is_to_ask_again();
-        search.terms.route.is_for_writes() || behind || nodes.iter().any(unknown)
+        search.terms().route.is_for_writes() || behind || nodes.iter().any(unknown)
     }
 
     /// Waits until nothing that is asked of the node will be answered any more;

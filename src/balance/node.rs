@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use millpond_driver::{Driver, Error, Position, Result, Role, Runtime};
 
-use super::acquire::Terms;
 use super::gauge::Gauge;
 use super::hub::Hub;
 use super::record::Record;
-use super::route::{Duty, Route};
+use super::route::{Duty, Route, Terms};
 use crate::health::{Probe, Probed, Rules};
 use crate::pool::{self, Pool, PooledConnection};
 

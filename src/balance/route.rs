@@ -1,8 +1,12 @@
 //! Which nodes a caller asks for.
 //!
-//! Owns [`Route`] and what a node may be used for. Knows no node.
+//! Owns [`Route`], what can be added to it, and what a node may be used for. Knows
+//! no node.
 
 use std::fmt;
+use std::time::Duration;
+
+use millpond_driver::Position;
 
 /// Which nodes may serve a caller: the caller's word, for no statement is read
 /// to guess it.
@@ -25,6 +29,20 @@ pub enum Route {
 }
 
 impl Route {
+    /// Only a node on which what was written before this
+    /// [position](super::Cluster::position) can be read. Of the routes, `Replica`
+    /// waits for a replica to come so far, the others that allow for it go to the
+    /// primary if no replica is. Costs a round trip on a replica that was not
+    /// found to be so far before.
+    pub fn after(self, position: &Position) -> Terms {
+        Terms::from(self).after(position)
+    }
+
+    /// No replica that is further behind, or of which that is not known.
+    pub fn max_lag(self, limit: Duration) -> Terms {
+        Terms::from(self).max_lag(limit)
+    }
+
     /// What serves it: what is best, and what in its place.
     pub(super) fn tiers(self) -> &'static [Duty] {
         match self {
@@ -56,6 +74,62 @@ impl Route {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A [`Route`], and how recent what is read there has to be.
+///
+/// Whatever takes a route takes these as well:
+///
+/// ```
+/// # use millpond::{Cluster, Pool, Route, drivers::fake::Fake, testing::sim::Sim};
+/// # use std::time::Duration;
+/// # Sim::new(1).run(async |sim| {
+/// # let primary = Fake::new();
+/// # let replica = Fake::new();
+/// # primary.becomes(millpond::Role::Primary);
+/// # replica.follow(&primary);
+/// # let cluster = Cluster::builder()
+/// #     .node("a", Pool::builder(primary.clone()))
+/// #     .node("b", Pool::builder(replica.clone()))
+/// #     .runtime(sim).build().await?;
+/// cluster.execute("INSERT INTO visit VALUES (1)", &[]).await?;
+/// let written = cluster.position().await?;
+/// let recent = Route::PreferReplica.after(&written).max_lag(Duration::from_secs(5));
+/// cluster.query(recent, "SELECT count(*) FROM visit", &[]).await?;
+/// # Ok::<_, millpond::Error>(())
+/// # })?;
+/// # Ok::<_, millpond::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    pub(super) route: Route,
+    pub(super) max_lag: Option<Duration>,
+    pub(super) after: Option<Position>,
+}
+
+impl Terms {
+    /// As [`Route::after`]; of several positions the last counts.
+    pub fn after(mut self, position: &Position) -> Self {
+        self.after = Some(position.clone());
+        self
+    }
+
+    /// As [`Route::max_lag`].
+    pub fn max_lag(mut self, limit: Duration) -> Self {
+        self.max_lag = Some(limit);
+        self
+    }
+
+    /// Whether any node that serves the route will do.
+    pub(super) fn is_plain(&self) -> bool {
+        self.max_lag.is_none() && self.after.is_none()
+    }
+}
+
+impl From<Route> for Terms {
+    fn from(route: Route) -> Self {
+        Self { route, max_lag: None, after: None }
     }
 }
 

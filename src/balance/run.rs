@@ -13,9 +13,9 @@ use std::time::Duration;
 use millpond_driver::{BoxFuture, Driver, Error, Result, Rows, Runtime, TransactionOptions, Value};
 
 use super::Cluster;
-use super::acquire::Terms;
+use super::acquire::Request;
 use super::node::Node;
-use super::route::Route;
+use super::route::{Route, Terms};
 use crate::pool::{Lender, Lent, PooledConnection, Repeated, Transaction, run};
 use crate::retry::{Course, Retry};
 use crate::sync::Ordering;
@@ -59,7 +59,7 @@ impl<D: Driver> Cluster<D> {
     #[track_caller]
     pub fn run<'c, T, W>(
         &'c self,
-        route: Route,
+        terms: impl Into<Terms>,
         policy: &'c Retry,
         work: W,
     ) -> impl Future<Output = Result<T>> + Send + 'c
@@ -68,7 +68,7 @@ impl<D: Driver> Cluster<D> {
         W: for<'a> FnMut(&'a mut Lent<'c, D>) -> BoxFuture<'a, Result<T>> + Send + 'c,
     {
         let place = Location::caller();
-        run(Via { cluster: self, terms: Terms::new(route, place) }, policy, place, work)
+        run(Via { cluster: self, request: Request::new(terms.into(), place) }, policy, place, work)
     }
 
     /// Runs a transaction: begins, does the work, commits; and all of that again
@@ -115,7 +115,7 @@ impl<D: Driver> Cluster<D> {
     {
         let place = Location::caller();
         RetriedTransaction {
-            via: Via { cluster: self, terms: Terms::new(Route::Primary, place) },
+            via: Via { cluster: self, request: Request::new(Route::Primary.into(), place) },
             repeated: Repeated::new(policy, place, work),
         }
     }
@@ -133,11 +133,11 @@ impl<D: Driver> Cluster<D> {
     #[track_caller]
     pub fn query<'c>(
         &'c self,
-        route: Route,
+        terms: impl Into<Terms>,
         sql: &'c str,
         params: &'c [Value],
     ) -> impl Future<Output = Result<Rows>> + Send + 'c {
-        self.run(route, &self.inner.retry, move |conn| {
+        self.run(terms, &self.inner.retry, move |conn| {
             Box::pin(async move { conn.query(sql, params).await })
         })
     }
@@ -167,7 +167,7 @@ impl<D: Driver> Cluster<D> {
 /// Lends connections of the nodes that serve a route.
 struct Via<'c, D: Driver> {
     cluster: &'c Cluster<D>,
-    terms: Terms,
+    request: Request,
 }
 
 impl<D: Driver> Lender<D> for Via<'_, D> {
@@ -183,7 +183,7 @@ impl<D: Driver> Lender<D> for Via<'_, D> {
         _place: &'static Location<'static>,
     ) -> Result<(PooledConnection<D>, Arc<Node<D>>)> {
         let inner = &self.cluster.inner;
-        inner.acquire(&self.terms, inner.acquire_timeout.min(left)).await
+        inner.acquire(&self.request, inner.acquire_timeout.min(left)).await
     }
 
     fn is_harmless(&self, conn: &PooledConnection<D>, node: &Arc<Node<D>>) -> bool {
@@ -213,8 +213,8 @@ pub struct RetriedTransaction<'c, D: Driver, T> {
 
 impl<'c, D: Driver, T: Send + 'c> RetriedTransaction<'c, D, T> {
     /// Where it runs. Default: [`Route::Primary`].
-    pub fn route(mut self, route: Route) -> Self {
-        self.via.terms.route = route;
+    pub fn route(mut self, terms: impl Into<Terms>) -> Self {
+        self.via.request.terms = terms.into();
         self
     }
 
@@ -252,7 +252,7 @@ impl<'c, D: Driver, T: Send + 'c> IntoFuture for RetriedTransaction<'c, D, T> {
 impl<D: Driver, T> fmt::Debug for RetriedTransaction<'_, D, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetriedTransaction")
-            .field("terms", &self.via.terms)
+            .field("request", &self.via.request)
             .field("policy", &self.repeated.policy)
             .field("options", &self.repeated.options)
             .field("verifies", &self.repeated.verify.is_some())

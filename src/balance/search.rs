@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use millpond_driver::{Cause, Driver, Error};
 
-use super::acquire::Terms;
+use super::acquire::Request;
 use super::node::Node;
-use super::route::Route;
+use super::route::{Route, Terms};
 
 /// Why a node has not served a caller.
 pub(super) enum Missed {
@@ -28,7 +28,7 @@ pub(super) enum Missed {
 
 /// One caller's search over nodes.
 pub(super) struct Search<'t, D: Driver> {
-    pub(super) terms: &'t Terms,
+    pub(super) request: &'t Request,
     pub(super) deadline: Instant,
     /// How often all nodes were tried.
     pub(super) rounds: u32,
@@ -48,6 +48,10 @@ pub(super) struct Tried {
 }
 
 impl<D: Driver> Search<'_, D> {
+    pub(super) fn terms(&self) -> &Terms {
+        &self.request.terms
+    }
+
     /// What has become of the node, if anything is held against it.
     pub(super) fn tried(&self, node: &Arc<Node<D>>) -> Option<&Tried> {
         let same = |(other, tried): &&(_, Tried)| Arc::ptr_eq(other, node) && !tried.is_news();
@@ -78,7 +82,7 @@ impl<D: Driver> Search<'_, D> {
     /// Whether replicas are to be waited for to come to what is to be read.
     pub(super) fn is_to_ask_again(&self) -> bool {
         let behind = self.tried.iter().any(|(_, tried)| tried.behind);
-        behind && self.terms.route == Route::Replica
+        behind && self.terms().route == Route::Replica
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn reads_its_own_writes(primary: &Server, replica: &Server) {
     for written in 1..=50 {
         cluster.execute("INSERT INTO written VALUES (1)", &[]).await.unwrap();
         let position = cluster.position().await.unwrap();
-        let mut conn = cluster.acquire(Route::Replica).after(&position).await.unwrap();
+        let mut conn = cluster.acquire(Route::Replica.after(&position)).await.unwrap();
         assert_eq!(conn.pool_name(), replica.address().to_string());
         let rows = conn.query("SELECT count(*) FROM written", &[]).await.unwrap();
         assert_eq!(rows.scalar::<i64>().unwrap(), written);
@@ -36,11 +36,11 @@ pub(crate) async fn reads_its_own_writes(primary: &Server, replica: &Server) {
     replica.pause_replay();
     cluster.execute("INSERT INTO written VALUES (1)", &[]).await.unwrap();
     let position = cluster.position().await.unwrap();
-    let conn = cluster.acquire(Route::PreferReplica).after(&position).await.unwrap();
+    let conn = cluster.acquire(Route::PreferReplica.after(&position)).await.unwrap();
     assert_eq!(conn.pool_name(), primary.address().to_string());
     drop(conn);
     replica.resume_replay();
-    cluster.acquire(Route::Replica).after(&position).await.unwrap();
+    cluster.acquire(Route::Replica.after(&position)).await.unwrap();
 }
 
 /// Writes that begin while there is no primary succeed on the next one.
