@@ -1,4 +1,4 @@
-//! What happens in a pool, told to the crates that applications observe
+//! What happens in a pool or a cluster, told to the crates that applications observe
 //! themselves with.
 //!
 //! Owns one file for each crate, behind the feature of its name. Each is
@@ -14,4 +14,4 @@ mod tracing;
 #[cfg(feature = "metrics")]
 pub use facade::Facade;
 #[cfg(feature = "tracing")]
-pub use tracing::{Tracing, log};
+pub use tracing::{Tracing, log, log_cluster};

@@ -13,9 +13,9 @@ use metrics::{
 };
 use millpond::drivers::fake::{Act, Fake};
 use millpond::metrics::{Kind, Monitor, Source, Value};
-use millpond::observers::{Facade, Tracing, log};
+use millpond::observers::{Facade, Tracing, log, log_cluster};
 use millpond::testing::sim::Sim;
-use millpond::{Builder, Event, Pool};
+use millpond::{Builder, Cluster, Event, Pool, Role};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::with_default;
@@ -214,6 +214,40 @@ fn reports_of_a_monitor_are_logged_at_info() {
         told[0].starts_with("INFO shop in 1.0s: connection.idle.max 1; connection.count idle 1"),
         "{told:?}"
     );
+}
+
+#[test]
+fn what_happens_in_a_cluster_is_logged_at_the_level_of_its_urgency() {
+    let told = Told::default();
+    with_default(told.clone(), || {
+        Sim::new(7).run(async |sim| {
+            let (a, b) = (Fake::new(), Fake::new());
+            a.becomes(Role::Primary).timeline(1).of_cluster("7");
+            b.follow(&a).timeline(1).of_cluster("7");
+            let cluster = Cluster::builder()
+                .node("a", Pool::builder(a.clone()))
+                .node("b", Pool::builder(b.clone()))
+                .runtime(sim.clone())
+                .on_event(log_cluster)
+                .build()
+                .await
+                .unwrap();
+            b.restart().always_connect(Act::refuse());
+            sim.sleep(SECOND * 10).await;
+            b.always_connect(Act::Answer).of_cluster("8");
+            sim.sleep(SECOND * 10).await;
+            cluster.leave("b").await.unwrap();
+        });
+    });
+    let told = told.take();
+    for line in [
+        "INFO a is used millpond.node=\"a\"",
+        "INFO b has left millpond.node=\"b\"",
+        "ERROR b is of cluster 8, not 7, and is not used millpond.node=\"b\"",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line}: {told:#?}");
+    }
+    assert!(told.iter().any(|line| line.starts_with("WARN b is out")), "{told:#?}");
 }
 
 #[test]

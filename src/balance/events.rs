@@ -95,6 +95,21 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
+    /// The node of which it is told.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Ejected { node, .. }
+            | Self::Returned { node }
+            | Self::RoleChanged { node, .. }
+            | Self::Rival { node, .. }
+            | Self::Stranger { node, .. }
+            | Self::Lagging { node, .. }
+            | Self::CaughtUp { node }
+            | Self::Joined { node }
+            | Self::Left { node } => node,
+        }
+    }
+
     /// Whether somebody has to be called.
     pub fn is_alarm(&self) -> bool {
         matches!(self, Self::Rival { .. } | Self::Stranger { .. })

@@ -1,9 +1,10 @@
-//! What happens in a pool as events of the `tracing` crate.
+//! What happens in a pool or a cluster as events of the `tracing` crate.
 //!
 //! Owns the level and the words of each. Does not know who subscribes.
 
-use ::tracing::{debug, info, trace, warn};
+use ::tracing::{debug, error, info, trace, warn};
 
+use crate::balance;
 use crate::metrics::MonitorReport;
 use crate::{Event, Observer};
 
@@ -43,6 +44,34 @@ impl Tracing {
 /// at INFO: `Monitor::start(&pool, interval, log)`.
 pub fn log(report: &MonitorReport) {
     info!(target: TARGET, "{report}");
+}
+
+/// Logs what happens in a cluster, each thing as one event that names the node:
+/// `Cluster::builder().on_event(log_cluster)`.
+///
+/// ERROR: [alarms](balance::Event::is_alarm). WARN: a node that is out or far
+/// behind. INFO: the others, as a new primary.
+///
+/// ```
+/// # use millpond::{Cluster, Pool, drivers::fake::Fake, testing::sim::Sim};
+/// use millpond::observers::log_cluster;
+///
+/// # Sim::new(1).run(async |sim| {
+/// let builder = Cluster::builder().node("a", Pool::builder(Fake::new())).on_event(log_cluster);
+/// # let cluster = builder.runtime(sim).build().await?;
+/// # Ok::<_, millpond::Error>(())
+/// # })?;
+/// # Ok::<_, millpond::Error>(())
+/// ```
+pub fn log_cluster(event: &balance::Event<'_>) {
+    let node = event.node();
+    match event {
+        event if event.is_alarm() => error!(target: TARGET, { millpond.node = node }, "{event}"),
+        balance::Event::Ejected { .. } | balance::Event::Lagging { .. } => {
+            warn!(target: TARGET, { millpond.node = node }, "{event}");
+        }
+        _ => info!(target: TARGET, { millpond.node = node }, "{event}"),
+    }
 }
 
 /// An event at a level, with the pool's name and these fields.
