@@ -10,6 +10,8 @@
 
 #[path = "mysql/batches.rs"]
 mod batches;
+#[path = "support/begun.rs"]
+mod begun;
 #[path = "mysql/clusters.rs"]
 mod clusters;
 #[path = "mysql/conflicts.rs"]

@@ -9,6 +9,8 @@
 
 #[path = "postgres/batches.rs"]
 mod batches;
+#[path = "support/begun.rs"]
+mod begun;
 #[path = "postgres/clusters.rs"]
 mod clusters;
 #[path = "postgres/conflicts.rs"]

@@ -4,6 +4,8 @@
     any(feature = "tokio", feature = "async-std", feature = "smol")
 ))]
 
+#[path = "support/begun.rs"]
+mod begun;
 #[path = "sqlite/cluster.rs"]
 mod cluster;
 #[path = "support/storm.rs"]
@@ -88,6 +90,29 @@ fn thousands_of_dropped_futures_lose_nothing_and_leave_nothing() {
         let file = File(std::env::temp_dir().join(name));
         let builder = Pool::builder(Sqlite::file(&file.0)).max_open_conns(CONNECTIONS);
         storm(file, builder.build().await.unwrap()).await;
+    });
+}
+
+#[test]
+fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).max_open_conns(2).build().await.unwrap();
+        pool.batch("CREATE TABLE begun (n INTEGER)").await.unwrap();
+        begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(&pool, "begun").await;
+    });
+}
+
+/// One was left for each that was rolled back.
+#[test]
+fn a_savepoint_that_is_rolled_back_is_forgotten() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).max_open_conns(1).build().await.unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        tx.begin().await.unwrap().rollback().await.unwrap();
+        drop(tx.begin().await.unwrap());
+        tx.query("SELECT 1", &[]).await.unwrap();
+        let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
+        assert!(error.to_string().contains("no such savepoint"), "{error}");
     });
 }
 

@@ -68,7 +68,7 @@ fn a_nested_transaction_is_a_savepoint() {
                 "BEGIN",
                 "SAVEPOINT millpond_2",
                 "SAVEPOINT millpond_3",
-                "ROLLBACK TO SAVEPOINT millpond_3",
+                "ROLLBACK TO SAVEPOINT millpond_3; RELEASE SAVEPOINT millpond_3",
                 "RELEASE SAVEPOINT millpond_2",
                 "COMMIT",
             ]
@@ -94,7 +94,7 @@ fn a_dropped_savepoint_undoes_its_part_only() {
                 "BEGIN",
                 "SAVEPOINT millpond_2",
                 "SAVEPOINT millpond_3",
-                "ROLLBACK TO SAVEPOINT millpond_2",
+                "ROLLBACK TO SAVEPOINT millpond_2; RELEASE SAVEPOINT millpond_2",
                 "after",
                 "COMMIT",
             ]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use millpond_driver::{
-    Driver, Error, Fate, Outcome, Position, Result, Role, Row, Rows, ServerInfo, Value,
+    Driver, Error, ErrorKind, Fate, Outcome, Position, Result, Role, Row, Rows, ServerInfo, Value,
 };
 
 use super::entry::{Entry, Held, is_death};
@@ -23,7 +23,7 @@ use super::meters::Timing;
 use super::release::span;
 use super::shared::Shared;
 use super::tasks::drop_quietly;
-use super::transaction::{self, Depth, savepoint};
+use super::transaction::{self, Depth};
 
 /// A connection borrowed from a [`Pool`](crate::Pool).
 ///
@@ -141,6 +141,10 @@ impl<D: Driver> PooledConnection<D> {
                         *fate = error.fate().max(*fate);
                         *dead |= error.fate() == Fate::Discard && is_death(error);
                         depth.note(error);
+                        // The server's last word; an error of ours may leave rows unread.
+                        if error.kind() == ErrorKind::Statement && error.fate() != Fate::Discard {
+                            *in_flight = left_over;
+                        }
                         timing.end(Some(error));
                     }
                     // Reached only by who reads to the end.
@@ -168,8 +172,8 @@ impl<D: Driver> PooledConnection<D> {
         let rolled_back = if target == 0 {
             self.run(async |driver, conn| driver.rollback(conn).await).await
         } else {
-            let sql = format!("ROLLBACK TO SAVEPOINT {}", savepoint(target + 1));
-            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await.map(drop)).await
+            let sql = transaction::give_up(target + 1);
+            self.run(async |driver, conn| driver.batch(conn, &sql).await).await
         };
         match rolled_back {
             // Refused because the transaction is gone already.

@@ -29,6 +29,17 @@ impl Depth {
         self.unwind_to = Some(self.unwind_to.map_or(target, |earlier| earlier.min(target)));
     }
 
+    /// A first level is about to begin: dropped before the answer, it may have.
+    fn begin(&mut self) {
+        self.now = 1;
+        self.unwind_to = Some(0);
+    }
+
+    /// It has begun.
+    fn begun(&mut self) {
+        self.unwind_to = None;
+    }
+
     /// What has to be rolled back before the next statement.
     pub(super) fn unwinding(&self) -> Option<u32> {
         self.unwind_to
@@ -68,8 +79,15 @@ pub(super) fn undone(cause: Cause) -> Error {
 }
 
 /// The savepoint that starts level `depth`, for depths of 2 and more.
-pub(super) fn savepoint(depth: u32) -> String {
+fn savepoint(depth: u32) -> String {
     format!("millpond_{depth}")
+}
+
+/// Undoes level `depth`, for depths of 2 and more, and forgets its savepoint, or one
+/// would be left for each level that is undone.
+pub(super) fn give_up(depth: u32) -> String {
+    let name = savepoint(depth);
+    format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
 }
 
 /// A transaction, from [`Pool::begin`](crate::Pool::begin) (which owns its
@@ -178,7 +196,9 @@ impl<D: Driver> PooledConnection<D> {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves no transaction open for the next borrower.
+    /// Dropping the future leaves no transaction open, neither for the next borrower
+    /// nor for the next statement here; but what the native client is asked before
+    /// that may be part of it.
     pub async fn begin(&mut self) -> Result<Transaction<'_, D>> {
         Transaction::lent(self, &TransactionOptions::new()).await
     }
@@ -202,14 +222,23 @@ impl<D: Driver> PooledConnection<D> {
         self.unwind().await?;
         let depth = self.depth().now + 1;
         if depth == 1 {
-            self.run(async |driver, conn| driver.begin(conn, options).await).await?;
+            self.depth().begin();
+            let begun = self.run(async |driver, conn| driver.begin(conn, options).await).await;
+            if let Err(error) = begun {
+                if error.outcome() != Outcome::Unknown {
+                    self.depth().unwound();
+                }
+                return Err(error);
+            }
+            self.depth().begun();
         } else if *options == TransactionOptions::new() {
             let sql = format!("SAVEPOINT {}", savepoint(depth));
+            // Dropped here it may be there, but nothing is in it.
             self.run(async |driver, conn| driver.query(conn, &sql, &[]).await).await?;
+            self.depth().now = depth;
         } else {
             return Err(Error::unsupported("options on a nested transaction"));
         }
-        self.depth().now = depth;
         Ok(depth)
     }
 
@@ -224,9 +253,9 @@ impl<D: Driver> PooledConnection<D> {
             let name = savepoint(depth);
             let sql = match how {
                 End::Commit => format!("RELEASE SAVEPOINT {name}"),
-                End::Rollback => format!("ROLLBACK TO SAVEPOINT {name}"),
+                End::Rollback => give_up(depth),
             };
-            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await).await?;
+            self.run(async |driver, conn| driver.batch(conn, &sql).await).await?;
         } else if how == End::Commit {
             let committed = self.run(async |driver, conn| driver.commit(conn).await).await;
             committed.map_err(|error| match error.outcome() {

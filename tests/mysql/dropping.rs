@@ -70,3 +70,30 @@ fn thousands_of_dropped_futures_lose_nothing_and_leave_nothing() {
         block_on(async { storm(sea, pool_at(&url, CONNECTIONS).await).await });
     }
 }
+
+#[test]
+fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
+    block_on(async {
+        for server in both() {
+            let pool = pool_at(&server.url(), 2).await;
+            pool.batch("CREATE TABLE begun (n BIGINT) ENGINE = InnoDB").await.unwrap();
+            begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(&pool, "begun").await;
+        }
+    });
+}
+
+/// Each that was rolled back left one.
+#[test]
+fn a_savepoint_that_is_rolled_back_is_forgotten() {
+    block_on(async {
+        for server in both() {
+            let pool = pool_at(&server.url(), 1).await;
+            let mut tx = pool.begin().await.unwrap();
+            tx.begin().await.unwrap().rollback().await.unwrap();
+            drop(tx.begin().await.unwrap());
+            tx.query("SELECT 1", &[]).await.unwrap();
+            let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
+            assert!(error.to_string().contains("SAVEPOINT"), "{error}");
+        }
+    });
+}
