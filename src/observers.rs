@@ -1,9 +1,9 @@
 //! What happens in a pool or a cluster, told to the crates that applications observe
 //! themselves with.
 //!
-//! Owns one file for each crate, behind the feature of its name. Each is
-//! an [`Observer`](crate::Observer) or reads a
-//! [`Source`](crate::metrics::Source); none knows more of the pool than these.
+//! Owns one file for each crate, behind the feature of its name. What is in it
+//! is an [`Observer`](crate::Observer), reads a [`Source`](crate::metrics::Source),
+//! or logs a report or an event; none knows more of pools and clusters than these.
 //! For OpenTelemetry there is the crate `millpond-opentelemetry`.
 
 #[cfg(feature = "metrics")]

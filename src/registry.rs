@@ -207,22 +207,29 @@ impl PoolRegistry {
         let Some(entry) = state.entries.get_mut(name) else {
             return Err(unknown(name, &state.entries));
         };
-        Ok(match &entry.seat {
-            Seat::Built(pool) if !pool.is_closed() => Entered::Built(pool.clone()),
-            Seat::Building(failure) => Entered::Waits(Arc::clone(failure)),
+        let (entered, old) = match &entry.seat {
+            Seat::Built(pool) if !pool.is_closed() => (Entered::Built(pool.clone()), None),
+            Seat::Building(failure) => (Entered::Waits(Arc::clone(failure)), None),
             Seat::Vacant | Seat::Built(_) => {
                 let failure = Failure::default();
-                entry.seat = Seat::Building(Arc::clone(&failure));
+                let seat = Seat::Building(Arc::clone(&failure));
+                let old = std::mem::replace(&mut entry.seat, seat);
                 let make = Arc::clone(&entry.make);
-                Entered::Builds(BuildTurn { registry: self, name, make, failure })
+                (Entered::Builds(BuildTurn { registry: self, name, make, failure }), Some(old))
             }
-        })
+        };
+        drop(state);
+        // It may be the last handle of a pool.
+        drop(old);
+        Ok(entered)
     }
 
     /// Takes a name out, with its pool if that is built. The pool stays open for
     /// as long as it has handles.
     pub fn remove(&self, name: &str) -> Option<Pool<Any>> {
-        match self.state.lock().entries.remove(name)?.seat {
+        // The rest of it, the application's own code among that, goes without the lock.
+        let entry = self.state.lock().entries.remove(name)?;
+        match entry.seat {
             Seat::Built(pool) => Some(pool),
             Seat::Vacant | Seat::Building(_) => None,
         }
@@ -350,6 +357,12 @@ struct BuildTurn<'a> {
 }
 
 impl BuildTurn<'_> {
+    /// Whether it builds the pool of this entry, and not of one that had the name
+    /// before.
+    fn is_for(&self, entry: &Entry) -> bool {
+        matches!(&entry.seat, Seat::Building(failure) if Arc::ptr_eq(failure, &self.failure))
+    }
+
     async fn build(self) -> Result<Pool<Any>> {
         let closing = self.registry.closing.listen();
         if self.registry.is_closed() {
@@ -370,7 +383,7 @@ impl BuildTurn<'_> {
             if state.is_closed {
                 return Err(closed());
             }
-            if let Some(entry) = state.entries.get_mut(self.name) {
+            if let Some(entry) = state.entries.get_mut(self.name).filter(|it| self.is_for(it)) {
                 entry.seat = Seat::Built(pool.clone());
             }
         }
@@ -380,11 +393,11 @@ impl BuildTurn<'_> {
 
 impl Drop for BuildTurn<'_> {
     fn drop(&mut self) {
-        if let Some(entry) = self.registry.state.lock().entries.get_mut(self.name) {
-            if matches!(entry.seat, Seat::Building(_)) {
-                entry.seat = Seat::Vacant;
-            }
+        let mut state = self.registry.state.lock();
+        if let Some(entry) = state.entries.get_mut(self.name).filter(|it| self.is_for(it)) {
+            entry.seat = Seat::Vacant;
         }
+        drop(state);
         self.registry.settled.notify(usize::MAX);
     }
 }

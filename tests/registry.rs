@@ -553,3 +553,65 @@ fn a_scheme_that_is_not_known_hides_no_contradiction() {
     let both = said.contains("main.max_idle_conns = 9") && said.contains("unknown scheme");
     assert!(both && !said.contains("secret"), "{said}");
 }
+
+/// The pool of the database before took the name over.
+#[test]
+fn a_pool_that_was_being_built_when_its_name_was_given_away_is_not_found_under_it() {
+    Sim::new(1).run(async |sim| {
+        let world = World::new(&sim);
+        world.fake.next_connects([Act::After(SECOND)]);
+        let [early] = <[_; 1]>::try_from(world.callers(&sim, 1)).unwrap();
+        sim.sleep(MS * 100).await;
+        world.registry.remove("main");
+        let next = Fake::new();
+        add(&world.registry, "main", &next, &sim);
+        drop(early.await.unwrap());
+        let pool = world.registry.get("main").await.unwrap();
+        pool.query("SELECT 1", &[]).await.unwrap();
+        assert_eq!(next.statements(), ["SELECT 1"]);
+    });
+}
+
+/// It made room for another build beside the one under way.
+#[test]
+fn a_build_that_fails_after_its_name_was_given_away_disturbs_no_other() {
+    Sim::new(1).run(async |sim| {
+        let world = World::new(&sim);
+        world.fake.next_connects([Act::FailAfter(SECOND, Error::connect("refused"))]);
+        let [early] = <[_; 1]>::try_from(world.callers(&sim, 1)).unwrap();
+        sim.sleep(MS * 100).await;
+        world.registry.remove("main");
+        let next = Fake::new();
+        next.next_connects([Act::After(SECOND * 2)]);
+        add(&world.registry, "main", &next, &sim);
+        let [one] = <[_; 1]>::try_from(world.callers(&sim, 1)).unwrap();
+        early.await.unwrap_err();
+        let [two] = <[_; 1]>::try_from(world.callers(&sim, 1)).unwrap();
+        let (one, two) = (one.await.unwrap(), two.await.unwrap());
+        assert_eq!((next.counts().opened, one.name(), two.name()), (1, "main", "main"));
+    });
+}
+
+/// What the application's own code holds is dropped without the lock.
+#[test]
+fn what_is_dropped_with_a_name_may_use_the_registry() {
+    struct Asks(std::sync::Weak<PoolRegistry>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            if let Some(registry) = self.0.upgrade() {
+                assert!(registry.names().is_empty());
+            }
+        }
+    }
+    let registry = Arc::new(PoolRegistry::new());
+    let asks = Asks(Arc::downgrade(&registry));
+    let make = move || {
+        let _ = &asks;
+        Err(Error::config("never"))
+    };
+    registry.register("main", make).unwrap();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let at = Arc::clone(&registry);
+    std::thread::spawn(move || done.send(at.remove("main").is_none()));
+    assert_eq!(is_done.recv_timeout(SECOND * 10), Ok(true), "it waits for its own lock");
+}

@@ -28,6 +28,24 @@ async fn answer<D: Driver>(conn: &mut PooledConnection<D>, sql: &str) -> String 
     conn.query(sql, &[]).await.unwrap().scalar().unwrap()
 }
 
+/// Nothing is known of a session but that it answered: a statement refused in a
+/// stream had the connection cancelled and closed.
+#[test]
+fn a_statement_refused_in_a_stream_costs_no_connection() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.unverified();
+        let pool = pool_of(fake.clone(), &sim, 1).build().await.unwrap();
+        fake.next_queries([Act::reject()]);
+        {
+            let mut rows = pin!(pool.query_stream("nonsense", &[]));
+            rows.next().await.expect("an item").unwrap_err();
+        }
+        let conn = pool.acquire().await.unwrap();
+        assert_eq!((conn.id(), fake.counts().cancels), (1, 0));
+    });
+}
+
 // Aborts and panics.
 
 #[test]
