@@ -110,13 +110,18 @@ pub(crate) struct Facts {
 /// What has been tried.
 #[derive(Debug, Default)]
 pub(crate) struct Course {
+    /// The first and the newest.
     earlier: Vec<Error>,
+    retries: u32,
 }
+
+/// So many earlier errors are kept. A database may be away for days.
+const KEPT: usize = 16;
 
 impl Course {
     /// How often it was tried again.
     pub(crate) fn retries(&self) -> u32 {
-        u32::try_from(self.earlier.len()).unwrap_or(u32::MAX)
+        self.retries
     }
 
     /// The error that is made up for by another attempt.
@@ -145,7 +150,11 @@ impl Course {
         if policy.budget.as_ref().is_some_and(|budget| !budget.spend(facts.now)) {
             return Err(self.last(error.within("no budget for another attempt")));
         }
+        if self.earlier.len() == KEPT {
+            self.earlier.remove(1);
+        }
         self.earlier.push(error);
+        self.retries = retries.saturating_add(1);
         Ok(wait)
     }
 
@@ -154,7 +163,8 @@ impl Course {
         if self.earlier.is_empty() {
             return error;
         }
-        error.with_earlier(std::mem::take(&mut self.earlier))
+        let attempts = std::mem::take(&mut self.retries).saturating_add(1);
+        error.with_earlier(std::mem::take(&mut self.earlier)).with_attempts(attempts)
     }
 
     fn wait(&self, policy: &Retry, error: &Error, random: u64) -> Duration {
@@ -179,6 +189,23 @@ mod tests {
 
     fn dead() -> Error {
         Error::lost("closed by the server").with_outcome(Outcome::NotSent)
+    }
+
+    #[test]
+    fn of_a_thousand_attempts_the_first_error_and_the_newest_are_kept() {
+        #[expect(clippy::disallowed_methods, reason = "any instant serves as now")]
+        let facts = Facts { now: Instant::now(), left: Duration::MAX, random: 0 };
+        let policy = Retry::of_pool(u32::MAX - 1, Duration::ZERO, SECOND);
+        let mut course = Course::default();
+        for number in 0..1_000 {
+            let error = dead().within(number.to_string());
+            course.next(&policy, error, Work::Whole, &facts).unwrap();
+        }
+        let error = course.last(dead());
+        assert_eq!((error.attempts(), error.earlier().len()), (1_001, KEPT));
+        let said = error.to_string();
+        assert!(said.starts_with("failed after 1001 attempts: closed"), "{said}");
+        assert!(said.contains("0: closed") && said.contains("999: closed"), "{said}");
     }
 
     /// The longest waits between attempts that fail so.

@@ -46,6 +46,8 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     report: Option<Report>,
     earlier: Option<Arc<[Error]>>,
+    /// 0: as many as `earlier` says.
+    attempts: u32,
     nodes: Option<Arc<Causes>>,
 }
 
@@ -67,6 +69,7 @@ impl Error {
             source: None,
             report: None,
             earlier: None,
+            attempts: 0,
             nodes: None,
         }))
     }
@@ -188,7 +191,9 @@ impl Error {
 
     /// The application gives up what it was doing, for a reason of its own,
     /// which becomes the source: how a closure leaves a transaction that is to
-    /// be rolled back.
+    /// be rolled back. If the reason comes of an error of a database, by way of its
+    /// sources, the outcome, fate, cause, scope and code are that error's: a
+    /// deadlock in an error of the application's is tried again as any.
     ///
     /// ```
     /// use millpond_driver::{Error, ErrorKind};
@@ -198,7 +203,28 @@ impl Error {
     /// ```
     pub fn aborted(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let reason = reason.into();
-        Self::statement(reason.to_string()).with_kind(ErrorKind::Aborted).with_source(reason)
+        let mut error = Self::statement(reason.to_string()).with_kind(ErrorKind::Aborted);
+        if let Some(met) = Self::behind(&*reason) {
+            error = error
+                .with_outcome(met.outcome())
+                .with_fate(met.fate())
+                .with_cause(met.cause())
+                .with_scope(met.scope());
+            error.0.code = met.code().cloned();
+        }
+        error.with_source(reason)
+    }
+
+    /// The first error of a database among this and its sources.
+    fn behind<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
     }
 
     fn with_kind(mut self, kind: ErrorKind) -> Self {
@@ -320,8 +346,24 @@ impl Error {
         self.0.report.as_ref()
     }
 
+    /// Says how many attempts there were, where not all of the
+    /// [earlier](Self::with_earlier) errors are kept.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        self.0.attempts = attempts;
+        self
+    }
+
+    /// How often it was tried, of which this error is the end: 1 if nothing was
+    /// tried again.
+    pub fn attempts(&self) -> u32 {
+        let kept = u32::try_from(self.earlier().len() + 1).unwrap_or(u32::MAX);
+        self.0.attempts.max(kept)
+    }
+
     /// The errors of the attempts before this one, oldest first. None if
-    /// nothing was tried again.
+    /// nothing was tried again. Of [many](Self::attempts) the first is kept, and
+    /// the newest.
     pub fn earlier(&self) -> &[Self] {
         self.0.earlier.as_deref().unwrap_or_default()
     }
@@ -351,7 +393,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let earlier = self.earlier();
         if !earlier.is_empty() {
-            write!(f, "failed after {} attempts: ", earlier.len() + 1)?;
+            write!(f, "failed after {} attempts: ", self.attempts())?;
         }
         f.write_str(&self.0.message)?;
         if let Some(code) = &self.0.code {
@@ -604,6 +646,36 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[derive(Debug)]
+    struct NoTransfer(Error);
+
+    impl fmt::Display for NoTransfer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("no transfer")
+        }
+    }
+
+    impl StdError for NoTransfer {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    /// A deadlock looked like a wish of the caller's, and was not tried again.
+    #[test]
+    fn a_reason_that_comes_of_the_database_says_what_that_said() {
+        let deadlock = Error::statement("deadlock")
+            .with_code(Code::Number(1213))
+            .with_outcome(Outcome::RolledBack)
+            .with_cause(Cause::Conflict);
+        for error in [Error::aborted(NoTransfer(deadlock.clone())), Error::aborted(deadlock)] {
+            assert_eq!(error.kind(), ErrorKind::Aborted);
+            assert_eq!((error.outcome(), error.cause()), (Outcome::RolledBack, Cause::Conflict));
+            assert_eq!(error.code(), Some(&Code::Number(1213)));
+        }
+        assert_eq!(Error::aborted("no").cause(), Cause::Caller);
     }
 
     #[test]
