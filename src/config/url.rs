@@ -5,6 +5,8 @@
 //! driver's. Knows no scheme, and never repeats a URL in an error: it may hold a
 //! password.
 
+use std::borrow::Cow;
+
 use millpond_driver::url::{decode, nearest, pairs};
 use millpond_driver::{Error, Result};
 
@@ -21,8 +23,24 @@ pub(crate) fn split(url: &str) -> Result<(PoolConfig, String)> {
 /// whatever is wrong with the settings.
 pub(crate) fn take(url: &str, faults: &mut Vec<String>) -> (PoolConfig, String) {
     let mut config = PoolConfig::new();
-    let url = take_named(url, PoolConfig::SETTINGS, faults, |name, text| config.set(name, text));
+    let url =
+        take_named(url, PoolConfig::SETTINGS, faults, |name, text| match in_units(name, text) {
+            Some(text) => config.set(name, &text),
+            None => Ok(()),
+        });
     (config, url)
+}
+
+/// The text of a setting with its unit; `None`: it is left as it is. What PostgreSQL's
+/// own tools call `connect_timeout` is in seconds, where 0 sets nothing, and URLs
+/// that are handed out contain it so.
+fn in_units<'t>(name: &str, text: &'t str) -> Option<Cow<'t, str>> {
+    let is_bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if name != "connect_timeout" || !is_bare {
+        return Some(text.into());
+    }
+    let is_nothing = text.bytes().all(|byte| byte == b'0');
+    (!is_nothing).then(|| format!("{text}s").into())
 }
 
 /// Makes settings of the parameters with these names, every fault noted. The URL
@@ -93,6 +111,25 @@ mod tests {
             PoolConfig::new().max_open_conns(8).acquire_timeout(Duration::from_millis(250));
         assert_eq!(config, expected);
         assert_eq!(rest, "x://data?mode=rw&x=%zz");
+    }
+
+    /// So it stands in URLs that hosting services hand out.
+    #[test]
+    fn a_bare_connect_timeout_is_in_seconds_and_zero_sets_none() {
+        let seconds = |number| PoolConfig::new().connect_timeout(Duration::from_secs(number));
+        for (text, expected) in [
+            ("10", seconds(10)),
+            ("10s", seconds(10)),
+            ("1m", seconds(60)),
+            ("0", PoolConfig::new()),
+            ("00", PoolConfig::new()),
+        ] {
+            let (config, rest) = split(&format!("x://h/d?connect_timeout={text}")).expect(text);
+            assert_eq!((config, &*rest), (expected, "x://h/d"));
+        }
+        split("x://h/d?acquire_timeout=10").expect_err("a unit is missing");
+        let empty = split("x://h/d?connect_timeout=").expect_err("nothing is no number");
+        assert!(empty.to_string().contains("a duration with units"), "{empty}");
     }
 
     #[test]

@@ -76,7 +76,7 @@
 //! | `sslcert`, `sslkey` | files |
 //! | `channel_binding` | `disable`, `prefer`, `require` |
 //! | `target_session_attrs` | `any`, `read-write`, `read-only`, `primary`, `standby`, `prefer-standby` |
-//! | `connect_timeout` | for each address: `5s`, `250ms`; a bare number is seconds |
+//! | `connect_timeout` | for each address: `5s`, `250ms`; a bare number is seconds. In `millpond::connect` the pool's, for all of them |
 //! | `keepalives`, `keepalives_idle`, `keepalives_interval`, `keepalives_count` | `0` or `1`; durations; a number |
 //! | `tcp_user_timeout` | a duration; a bare number is milliseconds |
 //! | `statement_cache` | how many prepared statements a connection keeps |
