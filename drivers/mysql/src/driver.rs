@@ -29,6 +29,7 @@ impl Driver for Mysql {
 
     async fn connect(&self, cx: &ConnectContext<'_>) -> Result<MysqlConnection> {
         self.check()?;
+        self.prepare_tls();
         let reactor = Reactor::current();
         let login = self.login(cx.credentials());
         let opened = reactor.run(Abrupt::new(open(login.clone()))).await;

@@ -56,6 +56,10 @@ pub struct Mysql {
 /// `PREFERRED`, which goes on in the clear where the server has no TLS, is
 /// missing on purpose: the client cannot do it, and whoever listens could force
 /// it. So is `VERIFY_CA`: the client always compares the name as well.
+///
+/// Disabled unless asked for, the feature `rustls` or not. The first connection with
+/// TLS makes ring the process's default of rustls, if that has none by then; an
+/// application that wants another installs it before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Tls {
@@ -245,9 +249,15 @@ impl Mysql {
                 "ssl-mode: a Unix socket is not encrypted; leave socket or ssl-mode out",
             ));
         }
-        #[cfg(feature = "rustls")]
-        choose_cryptography();
         Ok(())
+    }
+
+    /// What TLS needs and the process has once.
+    pub(crate) fn prepare_tls(&self) {
+        #[cfg(feature = "rustls")]
+        if self.tls != Tls::Disabled {
+            choose_cryptography();
+        }
     }
 
     /// Where it is, for messages.
