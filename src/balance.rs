@@ -292,7 +292,11 @@ impl<D: Driver> Cluster<D> {
     /// The cluster is closed from the first poll on.
     pub async fn close(&self) -> Vec<(String, CloseReport)> {
         self.inner.hub.close();
-        let nodes = self.inner.nodes.load_full();
+        let nodes = {
+            // Whoever is about to join is among these, or sees that it is closed.
+            let _council = self.inner.council.lock();
+            self.inner.nodes.load_full()
+        };
         let closes =
             nodes.iter().map(|node| async { (node.name.to_string(), node.pool.close().await) });
         join_all(closes).await

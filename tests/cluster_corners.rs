@@ -307,3 +307,20 @@ fn a_transaction_that_asks_for_writes_on_a_replica_is_not_repeated_after_a_lost_
         assert_eq!(driver.server.written(), ["INSERT 1"]);
     });
 }
+
+/// It took a connection, had no time to ask on it, and closed it.
+#[test]
+fn who_has_no_time_costs_a_replica_no_connection() {
+    with_trio(43, async |_sim, trio, cluster| {
+        cluster.execute("INSERT 1", &[]).await.unwrap();
+        drop(cluster.acquire(Route::Replica).await.unwrap());
+        let position = cluster.position().await.unwrap();
+        let opened = || trio.b.counts().opened + trio.c.counts().opened;
+        let before = opened();
+        for _ in 0..10 {
+            let hurried = cluster.acquire(Route::Replica.after(&position)).timeout(Duration::ZERO);
+            hurried.await.unwrap_err();
+        }
+        assert_eq!(opened(), before);
+    });
+}

@@ -299,18 +299,29 @@ impl<D: Driver> Inner<D> {
         if node.has_reached(position) {
             return Ok(conn);
         }
+        let silent = || {
+            let silent = format!("does not say whether it has reached {position}");
+            Missed::Failed(Error::timeout(Phase::Checking, silent))
+        };
+        if self.hub.runtime.now() >= deadline {
+            return Err(silent());
+        }
         // At first all are asked, and then each is waited for a while.
         let patience = if search.rounds == 0 { Duration::ZERO } else { SLICE.min(left) };
         let given_up = pin!(self.given_up(node));
         let in_vain = select(self.hub.runtime.sleep_until(deadline), given_up);
         let asked = match select(pin!(conn.reached(position, patience)), in_vain).await {
-            Either::Left((asked, _)) => Some(asked),
-            Either::Right(_) => None,
+            Either::Left((asked, _)) => Ok(asked),
+            Either::Right((why, _)) => Err(matches!(why, Either::Right(_))),
         };
-        let Some(asked) = asked else {
-            conn.discard();
-            let silent = format!("does not say whether it has reached {position}");
-            return Err(Missed::Failed(Error::timeout(Phase::Checking, silent)));
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(is_gone) => {
+                if is_gone {
+                    conn.discard();
+                }
+                return Err(silent());
+            }
         };
         match asked {
             Ok(true) => {

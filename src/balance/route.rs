@@ -102,6 +102,7 @@ impl fmt::Display for Route {
 /// # Ok::<_, millpond::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "terms ask for nothing by themselves"]
 pub struct Terms {
     pub(super) route: Route,
     pub(super) max_lag: Option<Duration>,
