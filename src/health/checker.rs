@@ -32,6 +32,7 @@ use crate::sync::Mutex;
 /// [`stop`](Self::stop), and when this is dropped. They do not keep the pool
 /// open. A checker that does not check is neither [alive](Self::is_alive) nor
 /// [ready](Self::is_ready); start another one.
+#[must_use = "the checks end when this is dropped"]
 pub struct HealthChecker {
     shared: Arc<Shared>,
 }

@@ -117,6 +117,8 @@ pub struct Decision {
     pub probe_at: Option<Instant>,
 }
 
+/// The longest time between probes.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// The first time out, without jitter. Each further one is twice as long.
 const EJECTION: Duration = Duration::from_secs(1);
 /// The longest; with a quarter more it is a minute.
@@ -178,8 +180,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node of which nothing is known: to be probed at once.
-    pub fn new(rules: Rules, now: Instant) -> Self {
+    /// A node of which nothing is known: to be probed at once. Intervals of more than
+    /// a day count as a day.
+    pub fn new(mut rules: Rules, now: Instant) -> Self {
+        rules.interval = rules.interval.min(LONGEST);
+        rules.recovery_interval = rules.recovery_interval.map(|often| often.min(LONGEST));
         Self {
             rules,
             state: State::Probing,
@@ -465,6 +470,20 @@ mod tests {
         }
         assert_eq!(node.state(), State::Ejected);
         node.decision().probe_at.expect("to be tried again") - now
+    }
+
+    #[test]
+    fn no_interval_is_too_long_to_be_added_to_a_time() {
+        let now = start();
+        let endless = Some(Duration::MAX);
+        let rules =
+            Rules { interval: Duration::MAX, recovery_interval: endless, ..Rules::default() };
+        let mut node = up(rules, now);
+        assert!(node.probed(Fact::Succeeded, now, u64::MAX).probe_at > Some(now));
+        eject(&mut node, now, u64::MAX);
+        let later = now + SECOND * 2;
+        node.tick(later);
+        assert!(node.probed(Fact::Failed, later, u64::MAX).probe_at > Some(later));
     }
 
     #[test]
