@@ -149,8 +149,9 @@ impl<D: Driver> Cluster<D> {
     /// # Errors
     ///
     /// - [`NoNode`](crate::ErrorKind::NoNode), with a cause for
-    ///   [each](Error::nodes), if no node can be used: at once, or for
-    ///   [`Route::Primary`] when there was none until the deadline;
+    ///   [each](Error::nodes), if no node can be used: at once; at the deadline for
+    ///   [`Route::Primary`], for [`Route::Replica`] after a position that none has
+    ///   reached, and while a node has not answered yet;
     /// - [`Timeout`](crate::ErrorKind::Timeout), with the numbers of the pool, if
     ///   all nodes are used up until then;
     /// - [`Closed`](crate::ErrorKind::Closed).

@@ -234,7 +234,7 @@ fn refuse(scheme: &str) -> Error {
     })
 }
 
-/// The README's example, run.
+/// The README's examples, run by `scripts/examples`.
 #[cfg(all(
     doctest,
     feature = "sqlite-system",

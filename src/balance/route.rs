@@ -30,10 +30,10 @@ pub enum Route {
 
 impl Route {
     /// Only a node on which what was written before this
-    /// [position](super::Cluster::position) can be read. Of the routes, `Replica`
-    /// waits for a replica to come so far, the others that allow for it go to the
-    /// primary if no replica is. Costs a round trip on a replica that was not
-    /// found to be so far before.
+    /// [position](super::Cluster::position) can be read. `Replica` waits for a replica
+    /// to come so far; the others take the primary instead, and fail at once if there
+    /// is none. Costs a round trip on a node that serves readers, unless this very
+    /// position was the last that was found there.
     pub fn after(self, position: &Position) -> Terms {
         Terms::from(self).after(position)
     }

@@ -1,12 +1,12 @@
 //! A database that exists only in memory and does what a test tells it.
 //!
-//! Owns the [`Fake`] driver: a few dozen lines that show what a driver is, and
-//! the template for authors of real ones. How the server misbehaves is in
+//! Owns the [`Fake`] driver, whose `impl Driver` is the template for authors of real
+//! ones. How the server misbehaves is in
 //! [`script`]; what a pool makes of it is not known here.
 //!
-//! The server answers each statement with one row that repeats it, and knows
-//! four statements: `BEGIN` (or `START TRANSACTION`), `COMMIT`, `ROLLBACK`, and `SET name`, which leaves
-//! a session setting behind. A statement whose answer was not awaited leaves
+//! The server answers each statement with one row that repeats it, and knows four
+//! beside writes: `BEGIN` (or `START TRANSACTION`), `COMMIT`, `ROLLBACK`, and `SET
+//! name`, which leaves a session setting behind. A statement whose answer was not awaited leaves
 //! that answer in the stream, and **the next statement gets it**: whoever lends
 //! such a connection hands somebody else's rows out, and a test sees it.
 //!

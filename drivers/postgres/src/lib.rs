@@ -112,8 +112,8 @@
 //! role alone, and has no positions.
 //!
 //! A position is a place in the write-ahead log, as `0/16B3748`. A standby is
-//! asked, at most every 20 ms, whether it has replayed what is before it; a
-//! primary once. Of a timeline it says nothing: a primary that took over may
+//! asked whether it has replayed what is before it, after 1 ms at first and every
+//! 20 ms in the end; a primary once. Of a timeline it says nothing: a primary that took over may
 //! have come past a place before which a write was lost.
 //!
 //! # Poolers
