@@ -20,6 +20,7 @@ mod uuid;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Date, DateTime, Time, Timestamp, Value};
@@ -163,7 +164,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(i8 i16 i32 i64 u16 u32 u64);
+integers!(i8 i16 i32 i64 isize u16 u32 u64 usize);
 
 fn integer<T: TryFrom<i64> + TryFrom<u64>>(value: &Value, wanted: &str) -> Result<T> {
     match *value {
@@ -211,6 +212,12 @@ fn whole(value: &Value, wanted: &str) -> Result<i128> {
 impl FromValue for Box<str> {
     fn from_value(value: Value) -> Result<Self> {
         text(value, "Box<str>")
+    }
+}
+
+impl FromValue for Arc<str> {
+    fn from_value(value: Value) -> Result<Self> {
+        text(value, "Arc<str>").map(Self::from)
     }
 }
 
@@ -307,6 +314,25 @@ impl From<u64> for Value {
     }
 }
 
+impl From<usize> for Value {
+    fn from(value: usize) -> Self {
+        // No machine has longer ones.
+        Self::from(value as u64)
+    }
+}
+
+impl From<isize> for Value {
+    fn from(value: isize) -> Self {
+        Self::I64(value as i64)
+    }
+}
+
+impl From<char> for Value {
+    fn from(value: char) -> Self {
+        Self::Text(value.to_string().into())
+    }
+}
+
 impl From<f32> for Value {
     fn from(value: f32) -> Self {
         Self::F64(value.into())
@@ -330,14 +356,27 @@ macro_rules! into_text {
 }
 into_text!(&str String Box<str> Cow<'_, str>);
 
-impl From<&String> for Value {
-    fn from(value: &String) -> Self {
-        Self::from(value.as_str())
+impl From<Arc<str>> for Value {
+    fn from(value: Arc<str>) -> Self {
+        Self::Text((&*value).into())
+    }
+}
+
+impl<T: Clone + Into<Self>> From<&T> for Value {
+    /// A copy of it.
+    fn from(value: &T) -> Self {
+        value.clone().into()
     }
 }
 
 impl From<&[u8]> for Value {
     fn from(value: &[u8]) -> Self {
+        Self::Bytes(value.into())
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for Value {
+    fn from(value: [u8; N]) -> Self {
         Self::Bytes(value.into())
     }
 }
@@ -353,6 +392,24 @@ impl From<Vec<Self>> for Value {
         Self::Array(values.into())
     }
 }
+
+macro_rules! into_array {
+    ($($item:ty)*) => {$(
+        impl From<Vec<$item>> for Value {
+            fn from(values: Vec<$item>) -> Self {
+                values.into_iter().collect()
+            }
+        }
+
+        impl From<&[$item]> for Value {
+            fn from(values: &[$item]) -> Self {
+                values.iter().collect()
+            }
+        }
+    )*};
+}
+// Not of `u8`, which are bytes. Others collect.
+into_array!(bool i16 i32 i64 f32 f64 &str String);
 
 impl<T: Into<Self>> FromIterator<T> for Value {
     /// Collects an [`Array`](Self::Array).
@@ -431,11 +488,14 @@ mod tests {
         returns(i64::MAX);
         returns(0_u64);
         returns(u64::MAX);
+        returns(usize::MAX);
+        returns(isize::MIN);
         returns(0.1_f32);
         returns(f64::MIN_POSITIVE);
         returns(f32::INFINITY);
         returns(String::from("text"));
         returns(Box::<str>::from("text"));
+        returns(Arc::<str>::from("text"));
         returns(vec![0_u8, 255]);
         returns(Some(7));
         returns(None::<String>);
@@ -446,6 +506,28 @@ mod tests {
         returns(Timestamp::from_micros(i64::MIN));
         returns(UNIX_EPOCH + Duration::from_micros(1));
         returns(Value::Uuid([1; 16]));
+    }
+
+    #[test]
+    fn references_characters_and_slices_go_in_as_what_they_are_of() {
+        let (number, name, none) = (7_i64, String::from("Ada"), None::<i32>);
+        assert_eq!(
+            crate::params![&number, &name, &none, &&7, 'x'],
+            [
+                Value::I64(7),
+                Value::Text("Ada".into()),
+                Value::Null,
+                Value::I64(7),
+                Value::Text("x".into())
+            ]
+        );
+        let numbers = || Value::Array([Value::I64(1), Value::I64(2)].into());
+        assert_eq!(Value::from(vec![1, 2]), numbers());
+        assert_eq!(Value::from(&[1_i64, 2][..]), numbers());
+        assert_eq!(Value::from(&vec![1_i16, 2]), numbers());
+        assert_eq!(Value::from(vec!["a"]), Value::from(&[String::from("a")][..]));
+        assert_eq!(Value::from(*b"ab"), Value::Bytes([b'a', b'b'].into()));
+        assert_eq!(Value::from(b"ab"), Value::from(vec![b'a', b'b']));
     }
 
     #[test]
@@ -514,7 +596,7 @@ mod tests {
     fn a_uuid_is_sixteen_bytes() {
         let bytes: Vec<u8> = (0..16).collect();
         assert_eq!(<[u8; 16]>::from_value(bytes.into()).expect("16 bytes")[15], 15);
-        assert_eq!(refusal::<[u8; 16]>(vec![0].into()), "cannot read 1 bytes as [u8; 16]");
+        assert_eq!(refusal::<[u8; 16]>(vec![0_u8].into()), "cannot read 1 bytes as [u8; 16]");
     }
 
     #[test]

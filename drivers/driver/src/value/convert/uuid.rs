@@ -15,6 +15,18 @@ impl From<Uuid> for Value {
     }
 }
 
+impl From<Vec<Uuid>> for Value {
+    fn from(uuids: Vec<Uuid>) -> Self {
+        uuids.into_iter().collect()
+    }
+}
+
+impl From<&[Uuid]> for Value {
+    fn from(uuids: &[Uuid]) -> Self {
+        uuids.iter().collect()
+    }
+}
+
 impl FromValue for Uuid {
     fn from_value(value: Value) -> Result<Self> {
         const CANONICAL: usize = 36;
@@ -65,7 +77,7 @@ mod tests {
                 format!("cannot read text as Uuid: not as {TEXT}")
             );
         }
-        assert_eq!(refusal::<Uuid>(vec![0].into()), "cannot read 1 bytes as Uuid: not 16");
+        assert_eq!(refusal::<Uuid>(vec![0_u8].into()), "cannot read 1 bytes as Uuid: not 16");
         assert_eq!(refusal::<Uuid>(Value::I64(7)), "cannot read i64 as Uuid");
     }
 }
