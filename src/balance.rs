@@ -303,6 +303,11 @@ impl<D: Driver> Cluster<D> {
         join_all(closes).await
     }
 
+    /// Whether it has been closed.
+    pub fn is_closed(&self) -> bool {
+        self.inner.hub.is_closed()
+    }
+
     fn unknown(&self, name: &str) -> Error {
         let nodes = self.inner.nodes.load();
         let names: Vec<&str> = nodes.iter().map(|node| &*node.name).collect();

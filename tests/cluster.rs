@@ -917,3 +917,22 @@ fn the_numbers_of_nodes_and_pools_are_exported_together_and_each_name_once() {
         assert!(!text.contains("db_client_connection_pool_name=\"fake\""));
     });
 }
+
+#[test]
+fn a_batch_and_a_transaction_of_its_own_go_to_the_primary() {
+    with_trio(44, async |_sim, trio, cluster| {
+        cluster.batch("CREATE TABLE visit (n int)").await.unwrap();
+        let mut tx = cluster.begin().await.unwrap();
+        assert_eq!(tx.pool_name(), "a");
+        tx.execute("INSERT INTO visit VALUES (1)", &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(
+            trio.a.statements(),
+            ["CREATE TABLE visit (n int)", "BEGIN", "INSERT INTO visit VALUES (1)", "COMMIT"]
+        );
+        assert!(!cluster.is_closed());
+        cluster.close().await;
+        assert!(cluster.is_closed());
+        assert_eq!(cluster.begin().await.unwrap_err().kind(), ErrorKind::Closed);
+    });
+}

@@ -46,6 +46,28 @@ fn a_statement_refused_in_a_stream_costs_no_connection() {
     });
 }
 
+#[test]
+fn a_stream_that_owns_its_connection_gives_it_back_at_its_end_or_half_way() {
+    fn is_owned<T: Send + 'static>(whole: T) -> T {
+        whole
+    }
+    Sim::new(1).run(async |sim| {
+        let pool = pool_of(Fake::new(), &sim, 1).build().await.unwrap();
+        for reads_on in [true, false] {
+            let conn = pool.acquire().await.unwrap();
+            let mut rows = pin!(is_owned(conn.into_stream("SELECT 1".into(), Vec::new())));
+            let row = rows.next().await.expect("a row").unwrap();
+            assert_eq!(row.get::<String>(0).unwrap(), "SELECT 1");
+            assert_eq!(pool.snapshot().in_use, 1);
+            if reads_on {
+                assert!(rows.next().await.is_none());
+                assert_eq!(pool.snapshot().idle, 1);
+            }
+        }
+        assert_eq!(answer(&mut pool.acquire().await.unwrap(), "mine").await, "mine");
+    });
+}
+
 // Aborts and panics.
 
 #[test]

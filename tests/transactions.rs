@@ -244,3 +244,17 @@ fn a_transaction_begins_on_another_connection_if_the_first_proves_dead() {
         assert_eq!(pool.query("again", &[]).await.unwrap().len(), 1);
     });
 }
+
+#[test]
+fn a_connection_that_is_lent_already_becomes_a_transaction_that_owns_it() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = one_connection(&sim, &fake).await;
+        let tx = pool.acquire().await.unwrap().into_transaction().await.unwrap();
+        drop(tx);
+        let tx = pool.acquire().await.unwrap().into_transaction().await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(pool.snapshot().idle, 1);
+        assert_eq!(fake.statements(), ["BEGIN", "BEGIN", "COMMIT"]);
+    });
+}

@@ -162,6 +162,40 @@ impl<D: Driver> Cluster<D> {
         let query = self.query(Route::Primary, sql, params);
         async move { Ok(query.await?.affected().unwrap_or(0)) }
     }
+
+    /// Runs several statements separated by semicolons on the primary, as migrations
+    /// do, once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and
+    /// [`PooledConnection::batch`](crate::PooledConnection::batch).
+    ///
+    /// # Cancellation
+    ///
+    /// As for `PooledConnection::batch`.
+    #[track_caller]
+    pub fn batch<'c>(&'c self, sql: &'c str) -> impl Future<Output = Result<()>> + Send + 'c {
+        let acquire = self.acquire(Route::Primary);
+        async move { acquire.await?.batch(sql).await }
+    }
+
+    /// Starts a transaction on the primary that owns its connection. It is not begun
+    /// anew: that is for [`transaction`](Self::transaction).
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire) and
+    /// [`PooledConnection::begin`](crate::PooledConnection::begin).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves no transaction open for the next borrower.
+    #[track_caller]
+    pub fn begin(&self) -> impl Future<Output = Result<Transaction<'static, D>>> + Send + '_ {
+        let acquire = self.acquire(Route::Primary);
+        async move { acquire.await?.into_transaction().await }
+    }
 }
 
 /// Lends connections of the nodes that serve a route.

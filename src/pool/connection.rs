@@ -7,6 +7,7 @@
 use std::fmt;
 use std::future::ready;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::info::ConnectionInfo;
 use super::meters::Timing;
 use super::release::span;
 use super::shared::Shared;
+use super::streaming;
 use super::tasks::drop_quietly;
 use super::transaction::{self, Depth};
 
@@ -64,7 +66,9 @@ impl<D: Driver> PooledConnection<D> {
     /// # Cancellation
     ///
     /// Dropping the future leaves the statement to the pool, which stops it
-    /// when the connection is given back. Whether it took effect is unknown.
+    /// when the connection is given back. Whether it took effect is unknown. A next
+    /// statement on this connection waits for its end, or is refused, as the driver
+    /// has it: after a time limit of your own, give the connection back.
     pub async fn query(&mut self, sql: &str, params: &[Value]) -> Result<Rows> {
         self.unwind().await?;
         self.run(async |driver, conn| driver.query(conn, sql, params).await).await
@@ -157,6 +161,41 @@ impl<D: Driver> PooledConnection<D> {
             }))
         })
         .try_flatten()
+    }
+
+    /// Runs one statement and yields its rows one by one, in a stream that owns the
+    /// connection: to be spawned, or to be the body of an answer. The connection goes
+    /// back when the stream has ended or is dropped.
+    ///
+    /// ```
+    /// # use millpond::{Pool, Result, Row, drivers::fake::Fake, params};
+    /// # use futures_core::Stream;
+    /// async fn orders(pool: &Pool<Fake>, of: i64) -> Result<impl Stream<Item = Result<Row>> + use<>> {
+    ///     let conn = pool.acquire().await?;
+    ///     let sql = "SELECT id, total FROM orders WHERE customer = $1";
+    ///     Ok(conn.into_stream(sql.into(), params![of].into()))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`query_stream`](Self::query_stream).
+    ///
+    /// # Cancellation
+    ///
+    /// As for `query_stream`.
+    pub fn into_stream(
+        mut self,
+        sql: String,
+        params: Vec<Value>,
+    ) -> impl Stream<Item = Result<Row>> + Send + 'static {
+        streaming::rows_of(move |outlet| async move {
+            let mut rows = pin!(self.query_stream(&sql, &params));
+            while let Some(row) = rows.next().await {
+                outlet.give(row?).await;
+            }
+            Ok(())
+        })
     }
 
     /// Rolls back what dropped transactions have left open.

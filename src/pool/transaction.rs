@@ -217,6 +217,19 @@ impl<D: Driver> PooledConnection<D> {
         Transaction::lent(self, options).await
     }
 
+    /// Starts a transaction that owns the connection, for who has one already.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin). The connection goes back to the pool.
+    ///
+    /// # Cancellation
+    ///
+    /// As for `begin`.
+    pub async fn into_transaction(self) -> Result<Transaction<'static, D>> {
+        Transaction::owned(self, &TransactionOptions::new()).await
+    }
+
     /// Begins one level deeper and returns how deep that is.
     async fn deepen(&mut self, options: &TransactionOptions) -> Result<u32> {
         self.unwind().await?;
