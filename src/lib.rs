@@ -59,7 +59,8 @@ pub use millpond_driver::{
     AccessMode, BoxFuture, Cancel, Cause, Cells, Code, Column, ColumnIndex, Columns,
     ConnectContext, Credentials, Date, DateTime, Driver, Error, ErrorKind, Fate, FromValue, Holder,
     IsolationLevel, NodeStatus, Outcome, Phase, Position, Purpose, Report, Reset, Result, Role,
-    Row, Rows, Scope, ServerInfo, Session, Time, Timestamp, TransactionOptions, Value, params,
+    Row, Rows, Scope, ServerInfo, Session, Time, Timestamp, TransactionOptions, Value, Violation,
+    params,
 };
 pub use pool::{
     Acquire, Builder, CloseReason, CloseReport, ConnectionInfo, Event, HookConnection, Leak, Lent,

@@ -48,6 +48,8 @@ mod transfers;
 mod undone;
 #[path = "mysql/values.rs"]
 mod values;
+#[path = "support/violations.rs"]
+mod violations;
 #[path = "support/watch.rs"]
 mod watch;
 

@@ -53,6 +53,8 @@ mod storm;
 mod transfers;
 #[path = "postgres/values.rs"]
 mod values;
+#[path = "support/violations.rs"]
+mod violations;
 #[path = "support/watch.rs"]
 mod watch;
 

@@ -10,6 +10,8 @@ mod begun;
 mod cluster;
 #[path = "support/storm.rs"]
 mod storm;
+#[path = "support/violations.rs"]
+mod violations;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -99,6 +101,14 @@ fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
         let pool = Pool::builder(Sqlite::memory()).max_open_conns(2).build().await.unwrap();
         pool.batch("CREATE TABLE begun (n INTEGER)").await.unwrap();
         begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(&pool, "begun").await;
+    });
+}
+
+#[test]
+fn a_broken_rule_has_the_same_name_everywhere() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).max_open_conns(1).build().await.unwrap();
+        violations::a_broken_rule_has_the_same_name_everywhere(&pool).await;
     });
 }
 

@@ -312,3 +312,13 @@ fn a_packet_that_is_too_large_is_refused_and_costs_the_connection() {
         assert_eq!(pool.query("SELECT 7", &[]).await.unwrap().scalar::<i64>().unwrap(), 7);
     });
 }
+
+#[test]
+fn a_broken_rule_has_the_same_name_everywhere() {
+    block_on(async {
+        for server in both() {
+            let pool = pool_at(&server.url(), 1).await;
+            violations::a_broken_rule_has_the_same_name_everywhere(&pool).await;
+        }
+    });
+}

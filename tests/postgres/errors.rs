@@ -309,3 +309,18 @@ fn a_server_that_stopped_says_so_and_is_used_again_when_it_is_back() {
         conn.query("SELECT 1", &[]).await.unwrap();
     });
 }
+
+#[test]
+fn a_broken_rule_has_the_same_name_everywhere() {
+    block_on(async {
+        let pool = pool(1).await;
+        crate::violations::a_broken_rule_has_the_same_name_everywhere(&pool).await;
+        let mut conn = pool.acquire().await.unwrap();
+        conn.batch("CREATE TABLE stay (room int4range, EXCLUDE USING gist (room WITH &&))")
+            .await
+            .unwrap();
+        conn.query("INSERT INTO stay VALUES ('[1,3)')", &[]).await.unwrap();
+        let error = conn.query("INSERT INTO stay VALUES ('[2,4)')", &[]).await.unwrap_err();
+        assert_eq!(error.violation(), Some(millpond::Violation::Exclusion), "{error}");
+    });
+}

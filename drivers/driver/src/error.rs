@@ -42,6 +42,7 @@ struct Inner {
     cause: Cause,
     scope: Scope,
     code: Option<Code>,
+    violation: Option<Violation>,
     message: Box<str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     report: Option<Report>,
@@ -70,6 +71,7 @@ impl Error {
             report: None,
             earlier: None,
             attempts: 0,
+            violation: None,
             nodes: None,
         }))
     }
@@ -211,6 +213,7 @@ impl Error {
                 .with_cause(met.cause())
                 .with_scope(met.scope());
             error.0.code = met.code().cloned();
+            error.0.violation = met.violation();
         }
         error.with_source(reason)
     }
@@ -344,6 +347,31 @@ impl Error {
     /// The pool's state when an acquire ran out of time.
     pub fn report(&self) -> Option<&Report> {
         self.0.report.as_ref()
+    }
+
+    /// Says which rule of the schema was broken, if one was.
+    #[must_use]
+    pub fn with_violation(mut self, violation: impl Into<Option<Violation>>) -> Self {
+        self.0.violation = violation.into();
+        self
+    }
+
+    /// Which rule of the schema the statement has broken: the same word on every
+    /// database. `None`: none of those that are told apart.
+    ///
+    /// ```
+    /// # use millpond_driver::{Error, Violation};
+    /// # fn answer(error: &Error) -> u16 {
+    /// match error.violation() {
+    ///     Some(Violation::Unique) => 409,
+    ///     Some(_) => 422,
+    ///     None => 500,
+    /// }
+    /// # }
+    /// # assert_eq!(answer(&Error::lost("gone")), 500);
+    /// ```
+    pub fn violation(&self) -> Option<Violation> {
+        self.0.violation
     }
 
     /// Says how many attempts there were, where not all of the
@@ -582,6 +610,22 @@ pub enum Scope {
     Connection,
     /// The whole server.
     Node,
+}
+
+/// A rule of the schema that a statement has broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Something is there already that may be there once, as a primary key.
+    Unique,
+    /// It refers to what is not there, or what it takes away is referred to.
+    ForeignKey,
+    /// A value is missing.
+    NotNull,
+    /// A condition of the table's does not hold.
+    Check,
+    /// It overlaps with what is there already.
+    Exclusion,
 }
 
 /// A database's own error code.

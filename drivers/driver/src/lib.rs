@@ -31,7 +31,7 @@ pub use driver::{
     AccessMode, Cancel, ConnectContext, Driver, IsolationLevel, Purpose, Reset, ServerInfo,
     Session, TransactionOptions,
 };
-pub use error::{Cause, Code, Error, ErrorKind, Fate, Outcome, Phase, Result, Scope};
+pub use error::{Cause, Code, Error, ErrorKind, Fate, Outcome, Phase, Result, Scope, Violation};
 pub use node::{NodeStatus, Position, Role};
 pub use report::{Holder, Report};
 pub use row::{Cells, Column, ColumnIndex, Columns, Row, Rows};

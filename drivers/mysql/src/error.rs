@@ -5,7 +5,7 @@
 
 use std::io;
 
-use millpond_driver::{Cause, Code, Error, Fate, Outcome, Scope};
+use millpond_driver::{Cause, Code, Error, Fate, Outcome, Scope, Violation};
 use mysql_async::{DriverError, Error as Native, IoError, LocalInfileError, ServerError};
 
 /// What the client's error means, where nothing is known but the error: for
@@ -126,11 +126,24 @@ fn refused(server: ServerError, around: Around) -> Error {
     };
     Error::statement(&*server.message)
         .with_code(Code::Number(server.code.into()))
+        .with_violation(violation(server.code))
         .with_outcome(outcome)
         .with_fate(fate)
         .with_cause(cause)
         .with_scope(scope)
         .with_source(server)
+}
+
+fn violation(code: u16) -> Option<Violation> {
+    Some(match code {
+        1022 | 1062 | 1169 | 1586 => Violation::Unique,
+        1216 | 1217 | 1451 | 1452 => Violation::ForeignKey,
+        // No value is given, and there is no default, as well.
+        1048 | 1263 | 1364 => Violation::NotNull,
+        // MySQL's, MariaDB's.
+        3819 | 4025 => Violation::Check,
+        _ => return None,
+    })
 }
 
 fn meaning(server: &ServerError, around: Around) -> (Outcome, Fate, Cause, Scope) {

@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use millpond_driver::{Cause, Code, Error, Fate, Outcome, Phase, Scope};
+use millpond_driver::{Cause, Code, Error, Fate, Outcome, Phase, Scope, Violation};
 use tokio_postgres::error::{DbError, Severity};
 
 use crate::sniff::NotPostgres;
@@ -81,11 +81,23 @@ pub(crate) fn of_server(server: DbError) -> Error {
     let answers = if stale && code == "0A000" { STALE } else { judge(code, fatal) };
     Error::statement(server.message())
         .with_code(state(code))
+        .with_violation(violation(code))
         .with_outcome(answers.outcome)
         .with_fate(answers.fate)
         .with_cause(answers.cause)
         .with_scope(answers.scope)
         .with_source(server)
+}
+
+fn violation(code: &str) -> Option<Violation> {
+    Some(match code {
+        "23505" => Violation::Unique,
+        "23001" | "23503" => Violation::ForeignKey,
+        "23502" => Violation::NotNull,
+        "23514" => Violation::Check,
+        "23P01" => Violation::Exclusion,
+        _ => return None,
+    })
 }
 
 /// What kept a session from being opened.

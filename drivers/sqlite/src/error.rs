@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use millpond_driver::{Cause, Code, Error, Fate, Outcome, Scope};
+use millpond_driver::{Cause, Code, Error, Fate, Outcome, Scope, Violation};
 use rusqlite::ffi;
 
 // Codes that older systems' headers lack.
@@ -74,11 +74,24 @@ fn judge(error: rusqlite::Error, around: Around) -> Error {
     };
     Error::statement(message)
         .with_code(Code::Number(code))
+        .with_violation(violation(code))
         .with_outcome(outcome)
         .with_fate(fate)
         .with_cause(cause)
         .with_scope(scope)
         .with_source(error)
+}
+
+fn violation(code: i32) -> Option<Violation> {
+    Some(match code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE
+        | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+        | ffi::SQLITE_CONSTRAINT_ROWID => Violation::Unique,
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Violation::ForeignKey,
+        ffi::SQLITE_CONSTRAINT_NOTNULL => Violation::NotNull,
+        ffi::SQLITE_CONSTRAINT_CHECK => Violation::Check,
+        _ => return None,
+    })
 }
 
 /// Who is at fault, and whether the transaction can go on.
