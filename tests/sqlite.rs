@@ -104,6 +104,27 @@ fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
     });
 }
 
+/// The savepoint was released by the first, and the second found none.
+#[test]
+fn a_rollback_to_a_savepoint_that_is_dropped_on_its_way_is_made_up_for() {
+    block_on(async {
+        for polls in 0..4 {
+            let pool = Pool::builder(Sqlite::memory()).max_open_conns(1).build().await.unwrap();
+            pool.batch("CREATE TABLE kept (n INTEGER)").await.unwrap();
+            let mut tx = pool.begin().await.unwrap();
+            tx.execute("INSERT INTO kept VALUES (1)", &[]).await.unwrap();
+            let mut inner = tx.begin().await.unwrap();
+            inner.execute("INSERT INTO kept VALUES (2)", &[]).await.unwrap();
+            cancel_after(polls, inner.rollback()).await;
+            tx.execute("INSERT INTO kept VALUES (3)", &[]).await.unwrap();
+            tx.commit().await.unwrap();
+            let rows = pool.query("SELECT n FROM kept ORDER BY n", &[]).await.unwrap();
+            let kept: Vec<i64> = rows.iter().map(|row| row.get(0).unwrap()).collect();
+            assert_eq!(kept, [1, 3], "dropped after {polls} polls");
+        }
+    });
+}
+
 #[test]
 fn a_broken_rule_has_the_same_name_everywhere() {
     block_on(async {
@@ -114,13 +135,14 @@ fn a_broken_rule_has_the_same_name_everywhere() {
 
 /// One was left for each that was rolled back.
 #[test]
-fn a_savepoint_that_is_rolled_back_is_forgotten() {
+fn of_levels_that_are_undone_one_savepoint_is_left_at_most() {
     block_on(async {
         let pool = Pool::builder(Sqlite::memory()).max_open_conns(1).build().await.unwrap();
         let mut tx = pool.begin().await.unwrap();
         tx.begin().await.unwrap().rollback().await.unwrap();
         drop(tx.begin().await.unwrap());
         tx.query("SELECT 1", &[]).await.unwrap();
+        tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap();
         let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
         assert!(error.to_string().contains("no such savepoint"), "{error}");
     });

@@ -68,7 +68,7 @@ fn a_nested_transaction_is_a_savepoint() {
                 "BEGIN",
                 "SAVEPOINT millpond_2",
                 "SAVEPOINT millpond_3",
-                "ROLLBACK TO SAVEPOINT millpond_3; RELEASE SAVEPOINT millpond_3",
+                "ROLLBACK TO SAVEPOINT millpond_3",
                 "RELEASE SAVEPOINT millpond_2",
                 "COMMIT",
             ]
@@ -94,11 +94,32 @@ fn a_dropped_savepoint_undoes_its_part_only() {
                 "BEGIN",
                 "SAVEPOINT millpond_2",
                 "SAVEPOINT millpond_3",
-                "ROLLBACK TO SAVEPOINT millpond_2; RELEASE SAVEPOINT millpond_2",
+                "ROLLBACK TO SAVEPOINT millpond_2",
                 "after",
                 "COMMIT",
             ]
         );
+    });
+}
+
+/// One was left for each, nested in the one before.
+#[test]
+fn of_levels_that_are_undone_one_savepoint_is_left_at_most() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = one_connection(&sim, &fake).await;
+        let mut tx = pool.begin().await.unwrap();
+        tx.begin().await.unwrap().rollback().await.unwrap();
+        drop(tx.begin().await.unwrap());
+        tx.begin().await.unwrap().commit().await.unwrap();
+        drop(tx.begin().await.unwrap());
+        tx.commit().await.unwrap();
+        let begin = "SAVEPOINT millpond_2";
+        let anew = "RELEASE SAVEPOINT millpond_2; SAVEPOINT millpond_2";
+        let undo = "ROLLBACK TO SAVEPOINT millpond_2";
+        let release = "RELEASE SAVEPOINT millpond_2";
+        let expected = ["BEGIN", begin, undo, anew, undo, anew, release, begin, undo, "COMMIT"];
+        assert_eq!(fake.statements(), expected);
     });
 }
 

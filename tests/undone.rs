@@ -111,3 +111,44 @@ fn what_follows_an_error_that_condemned_the_connection_is_not_kept_alone() {
         assert!(driver.kept().is_empty(), "half a transaction is kept");
     });
 }
+
+/// The level within was still to be rolled back, in a transaction that was no more.
+#[test]
+fn after_its_rollback_the_connection_is_as_good_as_before() {
+    Sim::new(1).run(async |sim| {
+        let driver = Undoing::with([deadlock()]);
+        let pool = Pool::builder(driver.clone()).runtime(sim).build().await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        let mut tx = conn.begin().await.unwrap();
+        {
+            let mut inner = tx.begin().await.unwrap();
+            inner.execute("fault", &[]).await.unwrap_err();
+        }
+        tx.rollback().await.unwrap();
+        conn.execute("alone", &[]).await.unwrap();
+        assert_eq!(driver.kept(), ["alone"]);
+    });
+}
+
+/// Nothing was rolled back, as it was taken to be gone with the connection, which
+/// worked on: what followed was told as done, and closed away.
+#[test]
+fn a_transaction_on_a_connection_that_is_to_go_is_rolled_back_all_the_same() {
+    for by_hand in [false, true] {
+        Sim::new(1).run(async |sim| {
+            let driver = Undoing::with([broken_disk()]).keeping_what_is_open();
+            let pool = Pool::builder(driver.clone()).runtime(sim).build().await.unwrap();
+            let mut conn = pool.acquire().await.unwrap();
+            let mut tx = conn.begin().await.unwrap();
+            tx.execute("debit", &[]).await.unwrap();
+            tx.execute("fault", &[]).await.unwrap_err();
+            match by_hand {
+                true => tx.rollback().await.unwrap(),
+                false => drop(tx),
+            }
+            conn.execute("alone", &[]).await.unwrap();
+            drop(conn);
+            assert_eq!(driver.kept(), ["alone"], "rolled back by hand: {by_hand}");
+        });
+    }
+}

@@ -204,7 +204,7 @@ impl<D: Driver> PooledConnection<D> {
         let Some(target) = self.depth().unwinding() else {
             return undone.map_or(Ok(()), |cause| Err(transaction::undone(cause)));
         };
-        if let Some(cause) = undone {
+        if let Some(cause) = undone.filter(|_| target > 0 || self.depth().is_gone()) {
             self.depth().unwound();
             return if target == 0 { Ok(()) } else { Err(transaction::undone(cause)) };
         }
@@ -212,7 +212,7 @@ impl<D: Driver> PooledConnection<D> {
             self.run(async |driver, conn| driver.rollback(conn).await).await
         } else {
             let sql = transaction::give_up(target + 1);
-            self.run(async |driver, conn| driver.batch(conn, &sql).await).await
+            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await.map(drop)).await
         };
         match rolled_back {
             // Refused because the transaction is gone already.

@@ -21,6 +21,10 @@ pub(super) struct Depth {
     unwind_to: Option<u32>,
     /// An error has undone all of it, for this cause.
     undone: Option<Cause>,
+    /// The database said so. Else the connection is to go, and may work on until then.
+    certain: bool,
+    /// The savepoint of the next level is there still: that level was undone.
+    left_over: bool,
 }
 
 impl Depth {
@@ -35,9 +39,21 @@ impl Depth {
         self.unwind_to = Some(0);
     }
 
-    /// It has begun.
-    fn begun(&mut self) {
+    /// This level has begun.
+    fn begun(&mut self, depth: u32) {
+        self.now = depth;
         self.unwind_to = None;
+        self.left_over = false;
+    }
+
+    /// What begins the level after this one.
+    fn next(&self) -> String {
+        let name = savepoint(self.now + 1);
+        match self.left_over {
+            // Or each level that was undone would leave one, nested in the one before.
+            true => format!("RELEASE SAVEPOINT {name}; SAVEPOINT {name}"),
+            false => format!("SAVEPOINT {name}"),
+        }
     }
 
     /// What has to be rolled back before the next statement.
@@ -46,14 +62,17 @@ impl Depth {
     }
 
     pub(super) fn unwound(&mut self) {
-        if let Some(target) = self.unwind_to.take() {
-            self.rise_to(target);
+        if let Some(target) = self.unwind_to {
+            self.rise_to(target, End::Rollback);
         }
     }
 
-    fn rise_to(&mut self, depth: u32) {
+    fn rise_to(&mut self, depth: u32, how: End) {
         self.now = depth;
+        self.unwind_to = self.unwind_to.filter(|target| *target < depth);
         self.undone = self.undone.filter(|_| depth > 0);
+        self.certain &= depth > 0;
+        self.left_over = how == End::Rollback && depth > 0;
     }
 
     /// A statement has failed so. What follows it in a transaction that is gone,
@@ -63,11 +82,17 @@ impl Depth {
         let gone = undone || error.fate() == Fate::Discard;
         if gone && self.now > 0 {
             self.undone.get_or_insert_with(|| error.cause());
+            self.certain |= undone;
         }
     }
 
     pub(super) fn undone(&self) -> Option<Cause> {
         self.undone
+    }
+
+    /// Whether there is nothing left to roll back.
+    pub(super) fn is_gone(&self) -> bool {
+        self.undone.is_some() && self.certain
     }
 }
 
@@ -83,11 +108,10 @@ fn savepoint(depth: u32) -> String {
     format!("millpond_{depth}")
 }
 
-/// Undoes level `depth`, for depths of 2 and more, and forgets its savepoint, or one
-/// would be left for each level that is undone.
+/// Undoes level `depth`, for depths of 2 and more. Its savepoint stays, so that this
+/// may be said again if nobody knows whether it was heard.
 pub(super) fn give_up(depth: u32) -> String {
-    let name = savepoint(depth);
-    format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
+    format!("ROLLBACK TO SAVEPOINT {}", savepoint(depth))
 }
 
 /// A transaction, from [`Pool::begin`](crate::Pool::begin) (which owns its
@@ -243,25 +267,36 @@ impl<D: Driver> PooledConnection<D> {
                 }
                 return Err(error);
             }
-            self.depth().begun();
         } else if *options == TransactionOptions::new() {
-            let sql = format!("SAVEPOINT {}", savepoint(depth));
+            let sql = self.depth().next();
             // Dropped here it may be there, but nothing is in it.
-            self.run(async |driver, conn| driver.query(conn, &sql, &[]).await).await?;
-            self.depth().now = depth;
+            self.run(async |driver, conn| driver.batch(conn, &sql).await).await?;
         } else {
             return Err(Error::unsupported("options on a nested transaction"));
         }
+        self.depth().begun(depth);
         Ok(depth)
     }
 
     /// Ends level `depth`.
     async fn rise(&mut self, depth: u32, how: End) -> Result<()> {
         if how == End::Rollback && self.depth().undone().is_some() {
-            self.depth().rise_to(depth - 1);
+            if depth == 1 && !self.depth().is_gone() {
+                let ended = self.run(async |driver, conn| driver.rollback(conn).await).await;
+                // Refused because it is gone, or gone with the connection.
+                ended.or_else(|error| match error.fate() == Fate::Discard {
+                    true => Ok(()),
+                    false if error.outcome() == Outcome::Rejected => Ok(()),
+                    false => Err(error),
+                })?;
+            }
+            self.depth().rise_to(depth - 1, how);
             return Ok(());
         }
-        self.unwind().await?;
+        // A rollback undoes what was left open within as well.
+        if how == End::Commit {
+            self.unwind().await?;
+        }
         if depth > 1 {
             let name = savepoint(depth);
             let sql = match how {
@@ -278,7 +313,7 @@ impl<D: Driver> PooledConnection<D> {
         } else {
             self.run(async |driver, conn| driver.rollback(conn).await).await?;
         }
-        self.depth().rise_to(depth - 1);
+        self.depth().rise_to(depth - 1, how);
         Ok(())
     }
 }

@@ -76,15 +76,16 @@ fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
     block_on(async {
         for server in both() {
             let pool = pool_at(&server.url(), 2).await;
-            pool.batch("CREATE TABLE begun (n BIGINT) ENGINE = InnoDB").await.unwrap();
-            begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(&pool, "begun").await;
+            pool.batch("CREATE TABLE dropped_begin (n BIGINT) ENGINE = InnoDB").await.unwrap();
+            begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(&pool, "dropped_begin")
+                .await;
         }
     });
 }
 
 /// Each that was rolled back left one.
 #[test]
-fn a_savepoint_that_is_rolled_back_is_forgotten() {
+fn of_levels_that_are_undone_one_savepoint_is_left_at_most() {
     block_on(async {
         for server in both() {
             let pool = pool_at(&server.url(), 1).await;
@@ -92,6 +93,7 @@ fn a_savepoint_that_is_rolled_back_is_forgotten() {
             tx.begin().await.unwrap().rollback().await.unwrap();
             drop(tx.begin().await.unwrap());
             tx.query("SELECT 1", &[]).await.unwrap();
+            tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap();
             let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
             assert!(error.to_string().contains("SAVEPOINT"), "{error}");
         }

@@ -83,15 +83,18 @@ fn thousands_of_dropped_futures_lose_nothing_and_leave_nothing() {
 fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
     block_on(async {
         let pool = super::pool(2).await;
-        pool.batch("CREATE TABLE begun (n bigint)").await.unwrap();
-        super::begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(&pool, "begun")
-            .await;
+        pool.batch("CREATE TABLE dropped_begin (n bigint)").await.unwrap();
+        super::begun::what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be(
+            &pool,
+            "dropped_begin",
+        )
+        .await;
     });
 }
 
 /// Each that was rolled back left one, nested in the one before.
 #[test]
-fn a_savepoint_that_is_rolled_back_is_forgotten() {
+fn of_levels_that_are_undone_one_savepoint_is_left_at_most() {
     block_on(async {
         let pool = super::pool(1).await;
         let mut tx = pool.begin().await.unwrap();
@@ -100,6 +103,7 @@ fn a_savepoint_that_is_rolled_back_is_forgotten() {
         failed.query("SELECT nonsense", &[]).await.unwrap_err();
         drop(failed);
         tx.query("SELECT 1", &[]).await.unwrap();
+        tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap();
         let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
         assert!(error.to_string().contains("does not exist"), "{error}");
     });

@@ -13,13 +13,22 @@ use millpond::{ConnectContext, Driver, Error, Result, Rows, Session, Value};
 pub(crate) struct Undoing {
     kept: Arc<Mutex<Vec<String>>>,
     faults: Arc<Mutex<VecDeque<Error>>>,
+    /// A fault leaves the transaction open.
+    keeps_open: bool,
 }
 
 impl Undoing {
     /// One whose next `fault`s fail so; the others are statements like any.
     pub(crate) fn with(faults: impl IntoIterator<Item = Error>) -> Self {
         let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
-        Self { kept: Arc::default(), faults }
+        Self { kept: Arc::default(), faults, keeps_open: false }
+    }
+
+    /// The same, and a fault leaves the transaction open.
+    #[allow(dead_code, reason = "each test file uses its part")]
+    pub(crate) fn keeping_what_is_open(mut self) -> Self {
+        self.keeps_open = true;
+        self
     }
 
     /// The statements that have taken effect.
@@ -42,7 +51,9 @@ impl Driver for Undoing {
     async fn query(&self, conn: &mut Self::Connection, sql: &str, _: &[Value]) -> Result<Rows> {
         let fault = (sql == "fault").then(|| self.faults.lock().unwrap().pop_front()).flatten();
         if let Some(error) = fault {
-            *conn = None;
+            if !self.keeps_open {
+                *conn = None;
+            }
             return Err(error);
         }
         match sql {
