@@ -936,3 +936,30 @@ fn a_batch_and_a_transaction_of_its_own_go_to_the_primary() {
         assert_eq!(cluster.begin().await.unwrap_err().kind(), ErrorKind::Closed);
     });
 }
+
+#[test]
+fn a_cluster_is_ready_for_what_a_node_serves() {
+    with_trio(45, async |sim, trio, cluster| {
+        let routes = [
+            Route::Primary,
+            Route::Replica,
+            Route::PreferReplica,
+            Route::PreferPrimary,
+            Route::Any,
+        ];
+        let ready = || routes.map(|route| cluster.is_ready(route));
+        assert_eq!(ready(), [true; 5]);
+        take_down(&trio.a);
+        assert!(cluster.acquire(Route::Primary).timeout(SECOND * 5).await.is_err());
+        assert_eq!(ready(), [false, true, true, true, true], "without a primary");
+        bring_back(&trio.a);
+        drop(cluster.acquire(Route::Primary).await.unwrap());
+        for replica in [&trio.b, &trio.c] {
+            take_down(replica);
+        }
+        until(&sim, "no replica", || !cluster.is_ready(Route::Replica)).await;
+        assert_eq!(ready(), [true, false, true, true, true], "without a replica");
+        cluster.close().await;
+        assert_eq!(ready(), [false; 5]);
+    });
+}

@@ -209,3 +209,25 @@ fn a_url_where_settings_belong_is_not_shown() {
     let other = other.unwrap_err().message().to_owned();
     assert!(!error.contains("secret") && !other.contains("secret"), "{error} / {other}");
 }
+
+/// A bare number in a document is nanoseconds: a pool that looked every 30 of them did
+/// nothing else.
+#[test]
+fn what_is_done_again_and_again_is_not_done_more_often_than_each_millisecond() {
+    let nano = Duration::from_nanos(30);
+    let config = PoolConfig::new()
+        .conn_max_lifetime(nano)
+        .conn_max_idle_time(nano)
+        .health_interval(nano)
+        .leak_after(nano);
+    assert_eq!(
+        config.validate().unwrap_err().message(),
+        "invalid pool configuration: \
+         conn_max_lifetime = 30ns: must be 0, or at least 1ms; \
+         conn_max_idle_time = 30ns: must be 0, or at least 1ms; \
+         health_interval = 30ns: must be 0, or at least 1ms; \
+         leak_after = 30ns: must be 0, or at least 1ms"
+    );
+    let zero = PoolConfig::new().health_interval(Duration::ZERO).leak_after(Duration::ZERO);
+    zero.conn_max_lifetime(Duration::ZERO).validate().unwrap();
+}

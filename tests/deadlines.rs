@@ -425,3 +425,18 @@ fn limits_without_end_on_connects_and_checks_do_not_overflow() {
         assert_eq!(sim.elapsed(), SECOND * 2, "one check");
     });
 }
+
+/// Who waits no time at all was in no count.
+#[test]
+fn whoever_has_no_time_and_fails_is_counted_and_who_only_tries_is_not() {
+    Sim::new(1).run(async |sim| {
+        let builder = Pool::builder(Fake::new()).max_open_conns(1).runtime(sim);
+        let pool = builder.build().await.unwrap();
+        let _held = pool.acquire().await.unwrap();
+        assert!(pool.try_acquire().is_none());
+        assert_eq!(pool.snapshot().timeouts, 0);
+        let error = pool.acquire().timeout(Duration::ZERO).await.unwrap_err();
+        assert!(error.is_timeout());
+        assert_eq!(pool.snapshot().timeouts, 1);
+    });
+}

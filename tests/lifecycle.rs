@@ -10,6 +10,7 @@ use millpond::drivers::fake::{Act, Fake};
 use millpond::testing::sim::Sim;
 use millpond::{
     Builder, Cause, Driver, Error, ErrorKind, IdleOrder, Phase, Pool, PoolConfig, PooledConnection,
+    Reset,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -682,5 +683,23 @@ fn who_holds_connections_can_be_listed_at_any_time() {
         let labels: Vec<_> = holders.iter().map(|holder| holder.label).collect();
         assert_eq!(labels, [Some("first"), Some("second")]);
         assert!(holders[0].held >= SECOND && holders[0].place.file() == file!());
+    });
+}
+
+/// It came back to the idle as the rule of before had left it.
+#[test]
+fn a_connection_that_is_cleaned_while_the_reset_changes_is_not_lent_again() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let builder = Pool::builder(fake.clone()).max_open_conns(1).runtime(sim.clone());
+        let pool = builder.build().await.unwrap();
+        fake.always_reset(Act::After(MS * 50));
+        let mut tx = pool.begin().await.unwrap();
+        tx.query("SET colour", &[]).await.unwrap();
+        drop(tx);
+        assert_eq!(pool.snapshot().cleaning, 1);
+        pool.reconfigure(|config| config.reset(Reset::Session)).unwrap();
+        let conn = pool.acquire().await.unwrap();
+        assert!(conn.settings().is_empty(), "{:?}", conn.settings());
     });
 }

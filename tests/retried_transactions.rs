@@ -402,3 +402,22 @@ fn work_that_the_database_has_undone_is_repeated_whole() {
         }
     });
 }
+
+/// It was taken for its own: verified, it panicked, for nothing had been committed.
+#[test]
+fn a_commit_of_another_pool_that_nobody_knows_of_is_the_works_own_affair() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = one_connection(&sim, &fake).await;
+        let policy = Retry::new();
+        let foreign = Error::commit_unknown(Error::lost("the other pool's"));
+        let work = pool.transaction(&policy, |_| {
+            let foreign = foreign.clone();
+            Box::pin(async move { Err::<(), _>(foreign) })
+        });
+        let error = work.verify(async |_| Ok(true)).await.unwrap_err();
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::CommitUnknown, 1));
+        assert_eq!(fake.statements()[0], "BEGIN");
+        assert!(!fake.statements().contains(&"COMMIT".to_owned()));
+    });
+}

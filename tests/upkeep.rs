@@ -156,6 +156,35 @@ fn borrowing_refills_the_minimum_up_to_the_limit() {
     });
 }
 
+/// Those who only try did not look.
+#[test]
+fn a_connection_that_is_only_tried_for_refills_the_minimum_too() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4).min_idle_conns(2).build().await.unwrap();
+        sim.sleep(SECOND / 10).await;
+        let _first = pool.try_acquire().expect("two are idle");
+        sim.sleep(SECOND / 10).await;
+        assert_eq!((pool.snapshot().in_use, pool.snapshot().idle), (1, 2));
+    });
+}
+
+/// One that nobody had borrowed had a successor, for the first minute of its pool.
+#[test]
+fn what_nobody_has_borrowed_has_no_successor() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        let pool = pool_of(&fake, &sim, 4)
+            .conn_max_lifetime(SECOND * 30)
+            .conn_max_idle_time(SECOND * 30)
+            .build()
+            .await
+            .unwrap();
+        sim.sleep(SECOND * 55).await;
+        assert_eq!((fake.counts().opened, pool.snapshot().open), (1, 0));
+    });
+}
+
 #[test]
 fn idle_trimming_stops_at_the_minimum() {
     Sim::new(1).run(async |sim| {

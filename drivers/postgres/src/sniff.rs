@@ -122,6 +122,9 @@ impl Sniffer {
                 return Ok(());
             }
             match (*copy, kind) {
+                // Of a statement that was refused, or may be: its answer came, or
+                // comes, with the first `Sync`, and another would follow.
+                (Copy::None, b'c' | b'f') => return Err(astray()),
                 (Copy::None, _) => {}
                 (Copy::Open | Copy::Refused, b'd') | (Copy::Open, b'H' | b'X') => return Ok(()),
                 (Copy::Open, b'c' | b'f') => {
@@ -434,6 +437,23 @@ mod tests {
         let mut sniffer = copying();
         sniffer.sent(&messages(b"c")).unwrap();
         assert!(sniffer.received(&[messages(b"E"), ready(b'I')].concat()).is_err());
+    }
+
+    /// Its end was taken for housekeeping, and its answer for that to the next
+    /// question.
+    #[test]
+    fn a_copy_that_never_began_must_not_end() {
+        for end in [b'c', b'f'] {
+            let mut refused = sniffer();
+            refused.sent(&messages(b"BES")).unwrap();
+            refused.received(&[messages(b"2E"), ready(b'I')].concat()).unwrap();
+            assert_eq!(refused.owed(), 0);
+            assert!(refused.sent(&messages(&[end, b'S'])).is_err());
+            // Given up before its answer came, whatever that will be.
+            let mut early = sniffer();
+            early.sent(&messages(b"BES")).unwrap();
+            assert!(early.sent(&messages(&[end, b'S'])).is_err());
+        }
     }
 
     /// The client has given the statement up, and no data will come.
