@@ -21,7 +21,7 @@ use futures_util::{FutureExt, StreamExt};
 use millpond::drivers::sqlite::{Sqlite, rusqlite};
 use millpond::runtime::{BoxFuture, block_on};
 use millpond::testing::cancel::cancel_after;
-use millpond::{Driver, ErrorKind, Pool, PooledConnection, Position, Role, params};
+use millpond::{Driver, ErrorKind, Outcome, Pool, PooledConnection, Position, Role, params};
 
 use storm::{CONNECTIONS, Random, Sea, storm};
 
@@ -121,6 +121,56 @@ fn a_rollback_to_a_savepoint_that_is_dropped_on_its_way_is_made_up_for() {
             let rows = pool.query("SELECT n FROM kept ORDER BY n", &[]).await.unwrap();
             let kept: Vec<i64> = rows.iter().map(|row| row.get(0).unwrap()).collect();
             assert_eq!(kept, [1, 3], "dropped after {polls} polls");
+        }
+    });
+}
+
+/// Whatever failed while the transaction ended was told as rolled back.
+#[test]
+fn what_was_committed_before_an_error_is_not_called_rolled_back() {
+    block_on(async {
+        let pool = Pool::builder(Sqlite::memory()).max_open_conns(1).build().await.unwrap();
+        pool.batch("CREATE TABLE kept (n INTEGER)").await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        conn.batch("BEGIN; INSERT INTO kept VALUES (1)").await.unwrap();
+        let error = conn.batch("COMMIT; INSERT INTO nowhere VALUES (1)").await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        conn.batch("BEGIN; INSERT INTO kept VALUES (2)").await.unwrap();
+        let closed = conn.with(|conn| {
+            conn.execute_batch("COMMIT")?;
+            conn.execute_batch("INSERT INTO nowhere VALUES (1)")
+        });
+        assert_eq!(closed.await.unwrap_err().outcome(), Outcome::Unknown);
+        let refused = "BEGIN; INSERT INTO kept VALUES (3); INSERT INTO nowhere VALUES (1)";
+        let error = conn.batch(refused).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Rejected, "{error:?}");
+        conn.query("ROLLBACK", &[]).await.unwrap();
+        assert_eq!(conn.query("SELECT n FROM kept", &[]).await.unwrap().len(), 2);
+    });
+}
+
+/// The shape of the one was taken for that of the other, long after it had changed.
+#[test]
+fn a_statement_with_blanks_around_it_is_the_same_as_without() {
+    block_on(async {
+        let driver = Sqlite::memory().statement_cache(2);
+        let pool = Pool::builder(driver).max_open_conns(1).build().await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        conn.batch("CREATE TABLE wide (a INTEGER); INSERT INTO wide VALUES (1)").await.unwrap();
+        let spellings = ["SELECT * FROM wide", " SELECT * FROM wide"];
+        for sql in spellings.repeat(2) {
+            assert_eq!(conn.query(sql, &[]).await.unwrap().columns().len(), 1);
+        }
+        // The cache is full of these.
+        conn.begin().await.unwrap().commit().await.unwrap();
+        conn.batch("ALTER TABLE wide ADD COLUMN b INTEGER DEFAULT 2").await.unwrap();
+        for sql in spellings.repeat(2) {
+            let rows = conn.query(sql, &[]).await.unwrap();
+            assert_eq!(
+                (rows.columns().len(), rows.first().expect("a row").get::<i64>(1).unwrap()),
+                (2, 2),
+                "{sql:?}"
+            );
         }
     });
 }

@@ -95,7 +95,13 @@ impl SqliteConnection {
             if !engine.after_closure() {
                 return Err(Error::lost("the closure left a statement running"));
             }
-            done.map_err(|error| engine.judge(error.into(), was_open))
+            // A transaction that is open no more may have been committed in there.
+            done.map_err(|error| match engine.judge(error.into(), was_open) {
+                error if error.outcome() == Outcome::RolledBack => {
+                    error.with_outcome(Outcome::Unknown)
+                }
+                error => error,
+            })
         })
         .await
     }

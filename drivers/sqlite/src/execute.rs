@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use millpond_driver::{Cause, Columns, Error, Result, Row, Rows, Runtime, Session, Value};
+use millpond_driver::{Cause, Columns, Error, Outcome, Result, Row, Rows, Runtime, Session, Value};
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Connection, ErrorCode, Statement, StatementStatus};
 
@@ -31,6 +31,15 @@ pub(crate) struct Engine {
     read_only: bool,
     /// In a transaction that was begun read-only: the changes made before it.
     guard: Cell<Option<u64>>,
+}
+
+/// How far several statements have come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// A transaction was open before the one that is next.
+    was_open: bool,
+    /// What some of them did stays.
+    is_kept: bool,
 }
 
 /// What a statement left beside its rows.
@@ -250,20 +259,29 @@ impl Engine {
 
     /// Runs several statements, whatever rows they give.
     pub(crate) fn batch(&mut self, sql: &str) -> Result<()> {
-        let was_open = !self.conn.is_autocommit();
-        self.batch_unjudged(sql).map_err(|fault| self.judge(fault, was_open))
+        let mut progress = Progress::default();
+        self.batch_unjudged(sql, &mut progress).map_err(|fault| {
+            let error = self.judge(fault, progress.was_open);
+            // Of the whole it is not true that it had no effect.
+            if progress.is_kept { error.with_outcome(Outcome::Unknown) } else { error }
+        })
     }
 
-    fn batch_unjudged(&mut self, sql: &str) -> Result<(), Fault> {
+    fn batch_unjudged(&mut self, sql: &str, progress: &mut Progress) -> Result<(), Fault> {
         let mut batch = Batch::new(&self.conn, sql);
-        while let Some(mut statement) = batch.next()? {
+        let mut is_first = true;
+        loop {
+            progress.was_open = !self.conn.is_autocommit();
+            // What ran before this is kept already, by itself or by a commit.
+            progress.is_kept |= !is_first && !progress.was_open;
+            is_first = false;
+            let Some(mut statement) = batch.next()? else { return Ok(()) };
             if work::told_to_stop() {
                 return Err(Fault::Ours(error::stopped()));
             }
             self.allow(&statement)?;
             drain(&mut statement)?;
         }
-        Ok(())
     }
 
     /// Runs one of the driver's own statements, which have no parameters.

@@ -86,6 +86,7 @@ impl Shapes {
 
     /// The shape of a statement that was just taken from the cache.
     pub(crate) fn find(&mut self, sql: &str, statement: &Statement<'_>) -> Option<&Shape> {
+        let sql = key(sql);
         // One that has never run is not the one the shape was learnt from.
         if statement.get_status(StatementStatus::Run) == 0 {
             self.known.remove(sql);
@@ -101,14 +102,14 @@ impl Shapes {
             self.known.clear();
         }
         if self.capacity > 0 {
-            self.known.insert(sql.into(), shape);
+            self.known.insert(key(sql).into(), shape);
         }
         columns
     }
 
     /// Notes whether the statement is too long for a caller's thread.
     pub(crate) fn weigh(&mut self, sql: &str, heavy: bool) {
-        if let Some(shape) = self.known.get_mut(sql) {
+        if let Some(shape) = self.known.get_mut(key(sql)) {
             shape.heavy = heavy;
         }
     }
@@ -116,6 +117,11 @@ impl Shapes {
     pub(crate) fn forget(&mut self) {
         self.known.clear();
     }
+}
+
+/// What the cache of statements takes for one statement.
+fn key(sql: &str) -> &str {
+    sql.trim()
 }
 
 /// A hash in a third of the standard one's time. Nobody can overfill a map of a
