@@ -144,7 +144,9 @@ impl<D: Driver> Cluster<D> {
     /// waited for: of a node that is not used up before one that is, and if a
     /// node fails meanwhile, of the next. All that is bounded by one deadline.
     /// The connection belongs to the pool of its node; [which that
-    /// is](crate::PooledConnection::pool_name) it says itself.
+    /// is](crate::PooledConnection::pool_name) it says itself. How many wait for a
+    /// primary to come is not limited; `max_waiters` counts those in the queue of a
+    /// pool.
     ///
     /// # Errors
     ///
@@ -301,6 +303,22 @@ impl<D: Driver> Cluster<D> {
         let closes =
             nodes.iter().map(|node| async { (node.name.to_string(), node.pool.close().await) });
         join_all(closes).await
+    }
+
+    /// Whether there is a node to send such a caller to, as it is known now: for a
+    /// readiness endpoint. Asks nobody and does no I/O; whether a connection is free
+    /// there is not looked at.
+    ///
+    /// ```
+    /// # use millpond::{Cluster, Driver, Route};
+    /// fn status<D: Driver>(cluster: &Cluster<D>) -> u16 {
+    ///     if cluster.is_ready(Route::Primary) { 200 } else { 503 }
+    /// }
+    /// ```
+    pub fn is_ready(&self, route: Route) -> bool {
+        let nodes = self.inner.nodes.load();
+        let serves = |wanted| nodes.iter().any(|node| node.gauge.duty().has(wanted));
+        !self.is_closed() && route.tiers().iter().any(|wanted| serves(*wanted))
     }
 
     /// Whether it has been closed.

@@ -207,6 +207,24 @@ fn a_reset_that_hangs_is_given_up_at_its_timeout() {
     });
 }
 
+/// Each step had the whole of it.
+#[test]
+fn the_reset_and_the_hooks_after_it_have_one_timeout_together() {
+    Sim::new(1).run(async |sim| {
+        let fake = Fake::new();
+        fake.always_reset(Act::After(SECOND * 2));
+        let pool = one(&fake, &sim)
+            .reset_timeout(SECOND * 3)
+            .after_release(|_| Box::pin(std::future::pending()))
+            .build()
+            .await
+            .unwrap();
+        drop(pool.begin().await.unwrap());
+        let conn = pool.acquire().await.unwrap();
+        assert_eq!((conn.id(), sim.elapsed()), (2, SECOND * 3));
+    });
+}
+
 #[test]
 fn a_reset_that_panics_closes_the_connection() {
     Sim::new(1).run(async |sim| {

@@ -906,6 +906,8 @@ fn the_numbers_of_nodes_and_pools_are_exported_together_and_each_name_once() {
              millpond_node_role=\"replica\"} 1",
             "millpond_acquired_total{db_client_connection_pool_name=\"a\"} 1",
             "millpond_node_picks_total{db_client_connection_pool_name=\"a\"} 1",
+            "# UNIT millpond_node_cost_microseconds microseconds",
+            "# UNIT millpond_node_lag_milliseconds milliseconds",
         ] {
             assert!(text.lines().any(|there| there == line), "{line} in:\n{text}");
         }

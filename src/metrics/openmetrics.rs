@@ -89,6 +89,8 @@ fn braced(labels: &str) -> String {
 fn unit(metric: &Metric) -> &'static str {
     match (metric.unit, metric.kind) {
         ("s", _) => "seconds",
+        ("ms", _) => "milliseconds",
+        ("us", _) => "microseconds",
         ("By", _) => "bytes",
         ("1", Kind::Gauge) => "ratio",
         _ => "",

@@ -75,7 +75,12 @@ impl Facade {
         with_recorder(|recorder| {
             for metric in &metrics {
                 let name = || name_of(metric.name);
-                let unit = Some(Unit::Count);
+                let unit = Some(match metric.unit {
+                    "s" => Unit::Seconds,
+                    "ms" => Unit::Milliseconds,
+                    "us" => Unit::Microseconds,
+                    _ => Unit::Count,
+                });
                 match metric.kind {
                     Kind::Counter => {
                         recorder.describe_counter(name(), unit, metric.description.into());

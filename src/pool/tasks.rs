@@ -8,7 +8,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::select;
@@ -186,18 +186,20 @@ async fn check<D: Driver>(mut seat: Seat<D>, how: Check) {
 
 async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
     let shared = Arc::clone(&seat.shared);
-    let limit = shared.rules(|rules| rules.reset_timeout);
+    // For all of it together.
+    let end = shared.deadline(shared.rules(|rules| rules.reset_timeout));
+    let left = || end.saturating_duration_since(shared.runtime.now());
     let info = seat.info();
     if let Some(cancel) = how.cancel {
         // A pool that closes leaves nothing running either. Undelivered or too
         // late: the reset waits for the statement itself.
         let cancelled = pin!(AssertUnwindSafe(cancel.run()).catch_unwind());
-        select(cancelled, shared.runtime.sleep_until(shared.deadline(limit))).await;
+        select(cancelled, shared.runtime.sleep_until(end)).await;
     }
     let reset = match how.then {
         Then::Reset(to) => {
             let reset = shared.driver.reset(seat.conn(), to);
-            shared.attempt(Phase::Statement, limit, reset).await
+            shared.attempt(Phase::Statement, left(), reset).await
         }
         Then::Keep | Then::Close => Ok(()),
     };
@@ -211,7 +213,7 @@ async fn clean<D: Driver>(mut seat: Seat<D>, how: Cleaning) {
     };
     let (reason, dead) = match reason {
         Some(reason) => (Some(reason), reason == CloseReason::Dead),
-        None => match shared.welcome_back(&mut seat, how.then, limit, info).await {
+        None => match shared.welcome_back(&mut seat, how.then, end, info).await {
             Ok(()) => (None, false),
             Err(error) if error.kind() == ErrorKind::Closed => {
                 (Some(CloseReason::PoolClosed), false)
@@ -255,14 +257,15 @@ impl<D: Driver> Shared<D> {
         &self,
         seat: &mut Seat<D>,
         then: Then,
-        limit: Duration,
+        end: Instant,
         info: ConnectionInfo,
     ) -> Result<()> {
+        let left = || end.saturating_duration_since(self.runtime.now());
         // What it had set was cleared with all other settings of the session.
         let again = then == Then::Reset(Reset::Session);
         let hook = self.hooks.after_connect.as_ref().filter(|_| again);
-        self.call(hook, limit, seat.conn(), info).await?;
-        self.call(self.hooks.after_release.as_ref(), limit, seat.conn(), info).await
+        self.call(hook, left(), seat.conn(), info).await?;
+        self.call(self.hooks.after_release.as_ref(), left(), seat.conn(), info).await
     }
 
     /// Says goodbye, within its limit.
