@@ -72,7 +72,7 @@ impl<C> State<C> {
             .max_lifetime
             .and_then(|limit| turn.now.checked_add(limit - fraction(limit / 5, turn.random)));
         let note = turn.shelf.note(&index);
-        note.begin(id, expires.map(|at| turn.shelf.nanos(at)), self.rules.max_uses);
+        note.begin(id, expires.map(|at| turn.shelf.far_nanos(at)), self.rules.max_uses);
         note.set(Phase::Idle);
         let entry = Box::new(Entry {
             conn,

@@ -249,7 +249,12 @@ impl<C> Shelf<C> {
     /// `now` but for the tick of the coarse clock.
     #[inline]
     pub(super) fn nanos(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+        now.saturating_duration_since(self.start).as_nanos() as u64
+    }
+
+    /// The same for a time that may be centuries away.
+    pub(super) fn far_nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Who holds connections, longest first.
