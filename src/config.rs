@@ -345,6 +345,8 @@ fn refuse(faults: &[String]) -> Result<()> {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// What the pool does again and again it does not more often.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The settings in force.
 #[derive(Debug, Clone)]
@@ -413,6 +415,17 @@ impl Settings {
         }
         if self.connect_concurrency == 0 {
             faults.push("connect_concurrency = 0: must be at least 1".to_owned());
+        }
+        for (name, span) in [
+            ("conn_max_lifetime", self.max_lifetime),
+            ("conn_max_idle_time", self.max_idle_time),
+            ("health_interval", self.health_interval),
+            ("leak_after", self.leak_after),
+        ] {
+            // A bare number in a document is nanoseconds, and was hardly meant so.
+            if let Some(span) = span.filter(|span| *span < SHORTEST) {
+                faults.push(format!("{name} = {span:?}: must be 0, or at least {SHORTEST:?}"));
+            }
         }
         for (name, limit) in [
             ("connect_timeout", self.connect_timeout),

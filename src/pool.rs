@@ -188,7 +188,10 @@ impl<D: Driver> Pool<D> {
             Some(PooledConnection::new(Arc::clone(shared), held))
         };
         let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), borrower) {
-            Take::Fresh(held) => return serve(held),
+            Take::Fresh(held) => {
+                shared.keep_minimum();
+                return serve(held);
+            }
             Take::Stale(held) => Some(held),
             Take::Nothing => None,
         };

@@ -20,7 +20,6 @@ use super::keeper::Keeper;
 use super::shared::Shared;
 use super::shelf::Take;
 use super::snapshot::report;
-use super::state::State;
 use super::turn::{Caller, Entered, Look};
 use super::waiters::{Answer, Ticket};
 use super::{Pool, entry};
@@ -76,9 +75,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         let shared = &self.pool.shared;
         let stale = match shared.shelf.take(|| shared.runtime.coarse_now(), self.borrower) {
             Take::Fresh(held) => {
-                if shared.shelf.slots.len() < shared.live.min_idle() {
-                    shared.turn(State::settle);
-                }
+                shared.keep_minimum();
                 return self.serve(held, Duration::ZERO);
             }
             Take::Stale(held) => Some(held),

@@ -125,6 +125,8 @@ pub(super) struct Note {
     good_for: AtomicU64,
     /// The loan that was reported as a leak, counted likewise.
     reported: AtomicU64,
+    /// The loans before its connection was born.
+    before: AtomicU64,
     /// Its successor has been asked for. Written under the lock.
     renewed: AtomicBool,
     place: StaticRef<Location<'static>>,
@@ -144,6 +146,7 @@ impl Default for Note {
             id: AtomicU64::new(0),
             good_for: AtomicU64::new(u64::MAX),
             reported: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             renewed: AtomicBool::new(false),
             place: StaticRef::none(),
             labelled: AtomicBool::new(false),
@@ -205,7 +208,13 @@ impl Note {
         if let Some(uses) = max_uses.filter(|_| !self.is_evicted()) {
             self.good_for.store(self.lent().saturating_add(uses), Ordering::Relaxed);
         }
+        self.before.store(self.lent(), Ordering::Relaxed);
         self.renewed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether its connection has been lent.
+    pub(super) fn was_lent(&self) -> bool {
+        self.lent() > self.before.load(Ordering::Relaxed)
     }
 
     pub(super) fn id(&self) -> u64 {

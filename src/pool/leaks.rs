@@ -39,7 +39,7 @@ impl<C> State<C> {
     /// There is a connection that may be lent from now on.
     pub(super) fn watch_loans(&mut self, turn: &mut Turn<'_, C>) {
         let at = self.rules.leak_after.and_then(|limit| turn.now.checked_add(limit));
-        if at.is_some() {
+        if at.is_some() && !self.is_closed() {
             self.leaks_at = earliest([self.leaks_at, at]);
             self.hire(turn, at);
         }

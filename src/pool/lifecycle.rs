@@ -7,7 +7,7 @@
 use millpond_driver::{Error, ErrorKind};
 
 use super::connects::Newborn;
-use super::entry::{Held, Phase};
+use super::entry::{Held, Note, Phase};
 use super::events::CloseReason;
 use super::slots::Index;
 use super::state::State;
@@ -33,6 +33,11 @@ impl<C> State<C> {
             let idle_since = held.entry.idle_since;
             turn.shelf.prove(&mut held.entry, idle_since);
             turn.shelf.put_locked(held);
+        }
+        if reset_changes {
+            // Those that are cleaned or checked were left so, too.
+            let away = |phase| matches!(phase, Phase::Checking | Phase::Cleaning);
+            turn.shelf.slots.notes().filter(|note| away(note.phase())).for_each(Note::evict);
         }
         self.leaks_at = Some(turn.now);
         self.maintain_at = Some(turn.now);

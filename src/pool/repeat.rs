@@ -180,7 +180,13 @@ impl<'p, D: Driver, T: Send + 'p> Repeated<'p, D, T> {
             Either::Right((error, _)) => Err(error),
         };
         match committed {
-            Err(error) if error.kind() == ErrorKind::CommitUnknown => self.resolve(error).await?,
+            // One of another pool's is the work's own affair.
+            Err(error)
+                if error.kind() == ErrorKind::CommitUnknown
+                    && committing.load(Ordering::Relaxed) =>
+            {
+                self.resolve(error).await?;
+            }
             committed => committed?,
         }
         Ok(value.expect("committed after the work"))

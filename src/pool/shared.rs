@@ -132,6 +132,14 @@ impl<D: Driver> Shared<D> {
         self.births.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Has others opened if, after a loan, fewer than `min_idle_conns` are idle.
+    #[inline]
+    pub(super) fn keep_minimum(self: &Arc<Self>) {
+        if self.shelf.slots.len() < self.live.min_idle() {
+            self.turn(State::settle);
+        }
+    }
+
     /// Lets the state decide, then carries out what it decided.
     pub(super) fn turn<R>(
         self: &Arc<Self>,

@@ -145,6 +145,8 @@ impl<C> State<C> {
             };
         }
         let turned_away = if patience.is_zero() {
+            // One that only tries has no waker, and no time to run out of.
+            self.tally.timeouts += u64::from(caller.waker.is_some());
             Entered::NotNow
         } else if self.waiters.len() > self.rules.max_waiters {
             self.tally.overloads += 1;

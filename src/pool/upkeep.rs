@@ -34,7 +34,7 @@ impl<C> State<C> {
     }
 
     fn look_at(&mut self, turn: &mut Turn<'_, C>, at: Option<Instant>) {
-        if at.is_some() {
+        if at.is_some() && !self.is_closed() {
             self.maintain_at = earliest([self.maintain_at, at]);
             self.hire(turn, at);
         }
@@ -93,7 +93,7 @@ impl<C> State<C> {
                 continue;
             }
             next = earliest([next, Some(expires)]);
-            let lent = turn.shelf.at(note.lent_at());
+            let lent = turn.shelf.at(note.lent_at()).filter(|_| note.was_lent());
             let idle = lent.map_or(Duration::MAX, |at| turn.now.saturating_duration_since(at));
             if note.phase() == Phase::InUse || idle < IN_DEMAND {
                 note.renew();
