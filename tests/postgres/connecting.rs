@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use millpond::drivers::postgres::Postgres;
 use millpond::runtime::{Runtime, block_on};
-use millpond::{Cause, Driver, ErrorKind, Outcome, Pool};
+use millpond::{Cause, ConnectContext, Driver, ErrorKind, Outcome, Pool};
 use millpond_harness::{Impostor, closed_port, postgres};
 
 use super::odd::{Odd, connected};
@@ -268,5 +268,29 @@ fn on_a_runtime_that_has_ended_a_connection_is_lost_and_not_waited_for() {
             Either::Right(_) => panic!("waits for ever"),
         }
         driver.close(conn).await;
+    });
+}
+
+/// Its name was waited for until the time of all hosts was over.
+#[test]
+fn a_resolver_that_is_silent_leaves_the_other_hosts_their_share_of_the_time() {
+    let server = postgres();
+    let url = server.url();
+    let (login, host) = url.rsplit_once('@').expect("a login");
+    let driver = Postgres::from_url(&format!("{login}@unheard,{host}")).unwrap();
+    block_on(async {
+        let runtime: Arc<dyn Runtime> = Odd::silent_on("unheard");
+        let deadline = runtime.now() + Duration::from_secs(4);
+        let cx = ConnectContext::new(&runtime, deadline);
+        let late = super::sleep(super::LONG).boxed();
+        match select(driver.connect(&cx).boxed(), late).await {
+            Either::Left((conn, _)) => driver.ping(&mut conn.unwrap()).await.unwrap(),
+            Either::Right(_) => panic!("waits for ever"),
+        }
+        let alone = Postgres::from_url(&format!("{login}@unheard/x")).unwrap();
+        let cx = ConnectContext::new(&runtime, runtime.now() + Duration::from_millis(20));
+        let error = alone.connect(&cx).await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        assert!(error.to_string().starts_with("unheard:5432: the name is not found"), "{error}");
     });
 }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join;
+use futures_util::{StreamExt, TryStreamExt};
 use millpond::runtime::block_on;
-use millpond::{Cause, Code, Driver, Error, ErrorKind, Fate, Outcome, Reset, Session, params};
+use millpond::{
+    Cause, Code, Driver, Error, ErrorKind, Fate, Outcome, Reset, Retry, Session, params,
+};
 use millpond_harness::{Cut, Fault, Proxy, postgres};
 
 use super::{pool, pool_at, until};
@@ -261,6 +264,171 @@ fn a_stale_statement_is_prepared_again_outside_a_transaction_only() {
         assert_eq!(error.fate(), Fate::NeedsRollback);
         pool.driver().reset(&mut conn, Reset::Boundary).await.unwrap();
         assert_eq!(conn.query(sql, &[]).await.unwrap().columns().len(), 3);
+    });
+}
+
+/// The client asks for the definitions of types by statements of its own, and does
+/// not know when they are thrown away: no new type could be learned ever again.
+#[test]
+fn after_all_statements_are_thrown_away_a_new_type_is_learned_by_a_new_connection() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TYPE learned AS ENUM ('a'); CREATE TYPE unseen AS ENUM ('b')")
+            .await
+            .unwrap();
+        for discard in ["DISCARD ALL", "DEALLOCATE ALL"] {
+            let mut conn = pool.acquire().await.unwrap();
+            conn.query("SELECT 'a'::learned", &[]).await.unwrap();
+            conn.batch(discard).await.unwrap();
+            let error = conn.query("SELECT 'b'::unseen", &[]).await.unwrap_err();
+            assert_eq!((&*state(&error), error.cause()), ("26000", Cause::StaleStatement));
+            assert_eq!((error.outcome(), error.fate()), (Outcome::Rejected, Fate::Discard));
+            drop(conn);
+            let rows = pool.query("SELECT 'b'::unseen", &[]).await.unwrap();
+            assert_eq!(rows.scalar::<String>().unwrap(), "b");
+            pool.acquire().await.unwrap().discard();
+        }
+        pool.batch("DROP TYPE learned; DROP TYPE unseen").await.unwrap();
+    });
+}
+
+/// The first was taken for a lost connection, and so was the second.
+#[test]
+fn a_mistake_in_the_call_of_a_statement_costs_no_connection() {
+    block_on(async {
+        let pool = pool(1).await;
+        let mut conn = pool.acquire().await.unwrap();
+        let id = conn.id();
+        conn.batch("CREATE TEMPORARY TABLE mistaken (n int)").await.unwrap();
+
+        let forgotten = "UPDATE mistaken SET n = $1";
+        let error = conn.query(forgotten, &[]).await.unwrap_err();
+        assert_eq!((&*state(&error), error.cause()), ("08P01", Cause::Caller));
+        assert_eq!((error.outcome(), error.fate()), (Outcome::Rejected, Fate::Reusable));
+        conn.batch("BEGIN").await.unwrap();
+        let error = conn.query(forgotten, &[]).await.unwrap_err();
+        assert_eq!((error.outcome(), error.fate()), (Outcome::Rejected, Fate::NeedsRollback));
+        conn.batch("ROLLBACK").await.unwrap();
+
+        for sql in ["SELECT 'a\0b'", "UPDATE mistaken SET n = 0\0"] {
+            let streamed = conn.query_stream(sql, &[]).collect::<Vec<_>>().await;
+            for error in [
+                conn.query(sql, &[]).await.unwrap_err(),
+                conn.batch(sql).await.unwrap_err(),
+                streamed.into_iter().next().expect("an item").unwrap_err(),
+            ] {
+                assert!(error.to_string().contains("zero byte"), "{error}");
+                let said = (error.kind(), error.outcome(), error.fate(), error.cause());
+                let expected =
+                    (ErrorKind::Statement, Outcome::NotSent, Fate::Reusable, Cause::Caller);
+                assert_eq!(said, expected, "{error:?}");
+            }
+        }
+        drop(conn);
+        assert_eq!(pool.acquire().await.unwrap().id(), id);
+    });
+}
+
+/// A procedure may commit, and so may a text of several statements: what comes
+/// before the failure was done twice.
+#[test]
+fn what_may_have_committed_a_part_before_it_failed_is_not_repeated() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch(
+            "CREATE TABLE halfway (n int); CREATE PROCEDURE halfway_in(code text) \
+             LANGUAGE plpgsql AS $$ BEGIN INSERT INTO halfway VALUES (1); COMMIT; \
+             RAISE EXCEPTION USING ERRCODE = code; END $$",
+        )
+        .await
+        .unwrap();
+        let calls = ["40001", "53200", "26000", "42P05", "42601", "XX000"];
+        let fails = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$";
+        let begun = "BEGIN; INSERT INTO halfway VALUES (1)";
+        let queries = calls.iter().flat_map(|code| {
+            [
+                format!("CALL halfway_in('{code}')"),
+                format!("/* a */ call halfway_in('{code}')"),
+                format!("DO $$ BEGIN CALL halfway_in('{code}'); END $$"),
+            ]
+        });
+        let batches = ["COMMIT", "/* a */ commit", "END", "\n-- a\nend work"]
+            .map(|commit| format!("{begun}; {commit}; {fails}"));
+        let texts = queries.map(|sql| (sql, true)).chain(batches.map(|sql| (sql, false)));
+        for (sql, is_one) in texts {
+            for way in [Way::Query, Way::Stream, Way::Batch] {
+                if !is_one && way != Way::Batch {
+                    continue;
+                }
+                let policy = Retry::new();
+                let sql = sql.as_str();
+                let work = pool.run(&policy, |conn| match way {
+                    Way::Query => Box::pin(async { conn.query(sql, &[]).await.map(drop) }),
+                    Way::Stream => Box::pin(async {
+                        conn.query_stream(sql, &[]).try_collect::<Vec<_>>().await.map(drop)
+                    }),
+                    Way::Batch => Box::pin(conn.batch(sql)),
+                });
+                let error = work.await.expect_err(sql);
+                assert_eq!(error.outcome(), Outcome::Unknown, "{sql}, {way:?}: {error:?}");
+                assert_eq!(error.fate(), Fate::Reusable, "{sql}, {way:?}: {error:?}");
+                let rows = pool.query("DELETE FROM halfway", &[]).await.unwrap();
+                assert_eq!(rows.affected(), Some(1), "{sql}, {way:?}");
+            }
+        }
+        // Prepared, and known.
+        for code in calls {
+            let parameters = params![code];
+            let policy = Retry::new();
+            let sql = "CALL halfway_in($1)";
+            let work = pool.run(&policy, |conn| Box::pin(conn.query(sql, &parameters)));
+            assert_eq!(work.await.unwrap_err().outcome(), Outcome::Unknown, "{code}");
+            let rows = pool.query("DELETE FROM halfway", &[]).await.unwrap();
+            assert_eq!(rows.affected(), Some(1), "{code}");
+        }
+        pool.batch("DROP PROCEDURE halfway_in; DROP TABLE halfway").await.unwrap();
+    });
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Query,
+    Stream,
+    Batch,
+}
+
+#[test]
+fn what_certainly_committed_nothing_is_rejected() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch(
+            "CREATE PROCEDURE refuses(code text) LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION USING ERRCODE = code; END $$",
+        )
+        .await
+        .unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        for sql in ["CALL nowhere()", "CALL refuses(", "DO $$ BEGIN RAISE 'no'; END $$"] {
+            let error = conn.query(sql, &[]).await.unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Rejected, "{sql}: {error:?}");
+            let error = conn.batch(sql).await.unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Rejected, "{sql}: {error:?}");
+        }
+        // There it cannot commit.
+        conn.batch("BEGIN").await.unwrap();
+        let error = conn.query("CALL refuses('53200')", &[]).await.unwrap_err();
+        assert_eq!((error.outcome(), error.fate()), (Outcome::Rejected, Fate::NeedsRollback));
+        conn.batch("ROLLBACK").await.unwrap();
+        // Thrown away past the driver.
+        let error = conn.query("CALL refuses($1)", &params!["53200"]).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        conn.batch("DEALLOCATE ALL").await.unwrap();
+        let error = conn.query("CALL refuses($1)", &params!["53200"]).await.unwrap_err();
+        assert_eq!((&*state(&error), error.outcome()), ("26000", Outcome::Rejected));
+        let error = conn.query("CALL refuses($1)", &params!["53200"]).await.unwrap_err();
+        assert_eq!((&*state(&error), error.outcome()), ("53200", Outcome::Unknown));
+        drop(conn);
+        pool.batch("DROP PROCEDURE refuses").await.unwrap();
     });
 }
 

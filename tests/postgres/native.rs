@@ -341,6 +341,30 @@ fn a_copy_that_fails_before_its_data_disturbs_nobody() {
     });
 }
 
+/// The end of its data, which the client sends nevertheless, was answered as well,
+/// and the next statement was given that answer.
+#[test]
+fn a_copy_that_is_refused_before_it_begins_disturbs_nobody() {
+    block_on(async {
+        let pool = pool(1).await;
+        pool.batch("CREATE TABLE forbidden (n int)").await.unwrap();
+        for round in 0..16 {
+            let mut conn = pool.acquire().await.unwrap();
+            conn.batch("SET default_transaction_read_only = on").await.unwrap();
+            let client = conn.client();
+            let copy = client.prepare("COPY forbidden FROM STDIN").await.unwrap();
+            let refused = client.copy_in::<_, &[u8]>(&copy).await.map(drop);
+            assert_eq!(error(refused.unwrap_err()).cause(), Cause::WrongRole);
+            if round % 2 == 0 {
+                conn.batch("SELECT 1/0").await.expect_err("an answer of the copy's");
+            }
+            drop(conn);
+            own_row(&pool).await;
+        }
+        pool.batch("DROP TABLE forbidden").await.unwrap();
+    });
+}
+
 #[test]
 fn a_copy_that_failed_is_proved_to_be_over_and_kept() {
     block_on(async {

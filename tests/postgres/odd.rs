@@ -15,6 +15,8 @@ pub(super) struct Odd {
     inner: Arc<dyn Runtime>,
     /// What every name has, if not what it has elsewhere.
     addresses: Option<Vec<SocketAddr>>,
+    /// A name of which the resolver says nothing.
+    silent: Option<&'static str>,
     /// Tasks that are not run, if tasks are not.
     kept: Option<Mutex<Vec<BoxFuture<'static, ()>>>>,
 }
@@ -23,13 +25,19 @@ impl Odd {
     /// One on which every name has these addresses.
     pub(super) fn naming(addresses: &[SocketAddr]) -> Arc<Self> {
         let inner = current().expect("inside block_on");
-        Arc::new(Self { inner, addresses: Some(addresses.to_vec()), kept: None })
+        Arc::new(Self { inner, addresses: Some(addresses.to_vec()), silent: None, kept: None })
+    }
+
+    /// One on which nothing is ever said of this name.
+    pub(super) fn silent_on(name: &'static str) -> Arc<Self> {
+        let inner = current().expect("inside block_on");
+        Arc::new(Self { inner, addresses: None, silent: Some(name), kept: None })
     }
 
     /// One that runs no task.
     pub(super) fn idle() -> Arc<Self> {
         let inner = current().expect("inside block_on");
-        Arc::new(Self { inner, addresses: None, kept: Some(Mutex::default()) })
+        Arc::new(Self { inner, addresses: None, silent: None, kept: Some(Mutex::default()) })
     }
 
     /// Takes what it should have run.
@@ -79,6 +87,9 @@ impl Runtime for Odd {
         host: &'a str,
         port: u16,
     ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        if self.silent == Some(host) {
+            return Box::pin(std::future::pending());
+        }
         match &self.addresses {
             Some(addresses) => Box::pin(async { Ok(addresses.clone()) }),
             None => self.inner.resolve(host, port),

@@ -30,15 +30,21 @@ pub(crate) async fn open(options: &Options, cx: &ConnectContext<'_>) -> Result<P
     };
     for (pass, &session) in passes.iter().enumerate() {
         for (index, host) in options.hosts.iter().enumerate() {
-            let targets = match targets(host, cx).await {
+            let hosts_left =
+                (passes.len() - pass - 1) * options.hosts.len() + (options.hosts.len() - index - 1);
+            let share = deadline(options.connect_timeout, 1 + hosts_left as u32, cx);
+            let targets = match bounded(targets(host, cx), share, cx).await {
                 Ok(targets) => targets,
+                Err(error) if error.is_timeout() => {
+                    let said = format!("the name is not found: {}", error.message());
+                    failures.note(host, Error::timeout(Phase::Connecting, said));
+                    continue;
+                }
                 Err(error) => {
                     failures.note(host, error);
                     continue;
                 }
             };
-            let hosts_left =
-                (passes.len() - pass - 1) * options.hosts.len() + (options.hosts.len() - index - 1);
             for (number, target) in targets.iter().enumerate() {
                 let attempts = (targets.len() - number + hosts_left) as u32;
                 let deadline = deadline(options.connect_timeout, attempts, cx);

@@ -218,7 +218,7 @@ impl Driver for Postgres {
     }
 
     async fn batch(&self, conn: &mut PostgresConnection, sql: &str) -> Result<()> {
-        conn.run(async |client| client.batch_execute(sql).await).await
+        conn.batch(sql).await
     }
 
     fn server(&self, conn: &PostgresConnection) -> ServerInfo {

@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use millpond_driver::{Cause, Code, Error, Fate, Outcome, Phase, Scope, Violation};
-use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
 use crate::sniff::NotPostgres;
 
@@ -77,8 +77,12 @@ pub(crate) fn of_server(server: DbError) -> Error {
     let fatal = is_fatal(&server);
     let code = server.code().code();
     // The text is in the server's language; the routine is not.
-    let stale = server.routine() == Some("RevalidateCachedQuery");
-    let answers = if stale && code == "0A000" { STALE } else { judge(code, fatal) };
+    let answers = match (code, server.routine()) {
+        ("0A000", Some("RevalidateCachedQuery")) => STALE,
+        // Parameters were forgotten, of a statement that was not prepared first.
+        ("08P01", Some("exec_bind_message")) if !fatal => MISCOUNTED,
+        _ => judge(code, fatal),
+    };
     Error::statement(server.message())
         .with_code(state(code))
         .with_violation(violation(code))
@@ -87,6 +91,28 @@ pub(crate) fn of_server(server: DbError) -> Error {
         .with_cause(answers.cause)
         .with_scope(answers.scope)
         .with_source(server)
+}
+
+/// Whether the server refused a statement before it ran: code that it runs would
+/// be named as the place of the error.
+#[cold]
+pub(crate) fn came_before(error: &Error) -> bool {
+    let server = error.source().and_then(|source| source.downcast_ref::<DbError>());
+    server.is_some_and(|server| {
+        // A mistake in its own text, not in what its code has the server run.
+        let is_own = matches!(server.position(), Some(ErrorPosition::Original(_)))
+            && server.code().code().starts_with("42");
+        server.where_().is_none() && (is_own || error.cause() == Cause::StaleStatement)
+    })
+}
+
+/// The error of what may have committed a part of its work before.
+#[cold]
+pub(crate) fn after_commit(error: Error) -> Error {
+    match error.outcome() {
+        Outcome::Rejected | Outcome::RolledBack => error.with_outcome(Outcome::Unknown),
+        _ => error,
+    }
 }
 
 fn violation(code: &str) -> Option<Violation> {
@@ -217,6 +243,10 @@ const fn answers(outcome: Outcome, fate: Fate, cause: Cause, scope: Scope) -> An
 /// A prepared statement no longer fits, or is not there.
 const STALE: Answers =
     answers(Outcome::Rejected, Fate::NeedsRollback, Cause::StaleStatement, Scope::Statement);
+
+/// A statement was given fewer or more values than it has parameters.
+const MISCOUNTED: Answers =
+    answers(Outcome::Rejected, Fate::NeedsRollback, Cause::Caller, Scope::Statement);
 
 /// The answers to an error with this code.
 fn judge(code: &str, fatal: bool) -> Answers {

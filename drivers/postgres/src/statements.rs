@@ -129,6 +129,47 @@ pub(crate) fn is_copy(sql: &str) -> bool {
         && (contains(sql, "stdin") || contains(sql, "stdout"))
 }
 
+/// Whether the statement is a procedure's call or a block of code, which outside a
+/// transaction may have committed a part of its work when it fails. A block can do
+/// so only by a word of these, and a backslash or `UESCAPE` may hide one.
+pub(crate) fn may_commit(sql: &str) -> bool {
+    const WORDS: [&str; 5] = ["call", "commit", "execute", "\\", "uescape"];
+    let verb = first_word(sql);
+    verb.eq_ignore_ascii_case("call")
+        || verb.eq_ignore_ascii_case("do") && WORDS.iter().any(|word| contains(sql, word))
+}
+
+/// Whether one of several statements may have committed before a later one fails.
+/// Strings and comments are not told apart from statements: rather once too often.
+pub(crate) fn commits_between(sql: &str) -> bool {
+    let bare = without_bodies(sql);
+    let several = bare.trim_end_matches(|c: char| c == ';' || c.is_whitespace()).contains(';');
+    // `END` is a commit as well, but not that of a function's body.
+    let is_end = |sql: &str| first_word(sql).eq_ignore_ascii_case("end");
+    several && (contains(sql, "commit") || bare.split(';').any(is_end))
+}
+
+/// The text without what stands between two `$$`, or two `$tag$`.
+fn without_bodies(sql: &str) -> String {
+    let (mut bare, mut rest) = (String::new(), sql);
+    while let Some((before, after)) = rest.split_once('$') {
+        bare.push_str(before);
+        rest = after;
+        let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
+        // A parameter has no second one.
+        if after[end..].starts_with('$') {
+            let mark = format!("${}$", &after[..end]);
+            rest = after[end + 1..].split_once(&*mark).map_or("", |(_, rest)| rest);
+        }
+    }
+    bare + rest
+}
+
+/// Whether the text cannot be sent: there a zero byte is its end.
+pub(crate) fn has_zero_byte(sql: &str) -> bool {
+    sql.as_bytes().contains(&0)
+}
+
 fn first_word(sql: &str) -> &str {
     let sql = skip_blanks(sql);
     let end = sql.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(sql.len());
@@ -193,6 +234,48 @@ mod tests {
             ["INSERT INTO t VALUES (1)", " -- a\n/* b */ Create TABLE t ()", "begin", "SET a=1"]
         {
             assert!(gives_no_rows(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn code_that_may_commit_is_known() {
+        for sql in [
+            "CALL p()",
+            " -- a\n/* b */ call p($1)",
+            "DO $$ BEGIN COMMIT; END $$",
+            "do 'begin call p(); end'",
+            "DO $$ BEGIN EXECUTE $1; END $$",
+            "DO E'BEGIN C\\x41LL p(); END'",
+        ] {
+            assert!(may_commit(sql), "{sql}");
+        }
+        for sql in ["DO $$ BEGIN RAISE 'no'; END $$", "SELECT 'CALL'", "COMMIT", "domain", ""] {
+            assert!(!may_commit(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn several_statements_of_which_one_may_commit_are_known() {
+        for sql in [
+            "BEGIN; SELECT 1; commit; SELECT 2",
+            "BEGIN;End;SELECT 1",
+            "COMMIT; -- a\nSELECT 1",
+            "BEGIN; PREPARE a AS SELECT $1, $2; DO $a$ a; $$ $a$; END; SELECT 1",
+            "BEGIN; END; SELECT $$",
+        ] {
+            assert!(commits_between(sql), "{sql}");
+        }
+        for sql in [
+            "COMMIT",
+            "commit; ;\n",
+            "END",
+            "SELECT 1; SELECT 2",
+            "BEGIN; SELECT ended",
+            "DO $$ BEGIN a; END; $$",
+            "DO $a$ BEGIN $$; END; $a$; SELECT $1, $2",
+            "DO $a$ BEGIN; COMMIT; END $a$;",
+        ] {
+            assert!(!commits_between(sql), "{sql}");
         }
     }
 

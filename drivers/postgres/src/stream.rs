@@ -21,6 +21,7 @@ enum Stage<'a> {
 
 struct Running<'a> {
     conn: &'a mut PostgresConnection,
+    sql: &'a str,
     rows: Pin<Box<RowStream>>,
     columns: Option<Columns>,
     /// What the explanation of an error needs.
@@ -39,7 +40,7 @@ async fn next(stage: Stage<'_>) -> Result<Option<(Row, Stage<'_>)>> {
     let mut running = match stage {
         Stage::Start { conn, sql, params } => {
             let (rows, columns, sent) = conn.start(sql, params).await?;
-            Running { conn, rows: Box::pin(rows), columns, sent }
+            Running { conn, sql, rows: Box::pin(rows), columns, sent }
         }
         Stage::Running(running) => running,
     };
@@ -52,6 +53,6 @@ async fn next(stage: Stage<'_>) -> Result<Option<(Row, Stage<'_>)>> {
         Ok(None) => None,
         Err(failure) => Some(failure),
     };
-    running.conn.finish(running.sent, failure).await?;
+    running.conn.finish(running.sql, running.sent, failure).await?;
     Ok(None)
 }

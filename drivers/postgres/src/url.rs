@@ -78,7 +78,8 @@ pub(crate) fn parse(url: &str) -> Result<Postgres> {
     };
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let hosts = each(hosts, |text| host(text, login.is_some()))?;
-    let mut server = Server { hosts, ..Server::default() };
+    let inherited = hosts.iter().map(|(_, port)| *port).collect();
+    let mut server = Server { hosts, inherited, ..Server::default() };
     if let Some(login) = login {
         let (user, password) =
             login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
@@ -106,6 +107,8 @@ struct Server {
     hosts: Vec<(String, Option<u16>)>,
     addresses: Vec<String>,
     ports: Vec<Option<u16>>,
+    /// Those that stand before the path, for hosts that are named after it.
+    inherited: Vec<Option<u16>>,
     mode: Option<TlsMode>,
     /// The root certificates are to be the system's.
     has_system_roots: bool,
@@ -120,6 +123,7 @@ impl Default for Server {
             hosts: Vec::new(),
             addresses: Vec::new(),
             ports: Vec::new(),
+            inherited: Vec::new(),
             mode: None,
             has_system_roots: false,
             certificate: None,
@@ -179,13 +183,27 @@ impl Server {
     }
 
     fn finish(self) -> Result<Postgres> {
-        let Self { mut options, hosts, addresses, ports, mode, has_system_roots, certificate, key } =
-            self;
+        let Self {
+            mut options,
+            hosts,
+            addresses,
+            mut ports,
+            inherited,
+            mode,
+            has_system_roots,
+            certificate,
+            key,
+        } = self;
         let count = hosts.len().max(addresses.len());
         for (what, given) in [("host", hosts.len()), ("hostaddr", addresses.len())] {
             if given > 0 && given != count {
                 return Err(Error::config(format!("{what}: there are {given} for {count} hosts")));
             }
+        }
+        // As with libpq: other hosts, the same ports. Those of the same hosts are
+        // theirs already.
+        if ports.is_empty() && inherited.iter().any(Option::is_some) {
+            ports = inherited;
         }
         if ports.len() > 1 && ports.len() != count {
             let given = ports.len();
@@ -307,6 +325,13 @@ mod tests {
             ("postgres://u@%2Frun%2Fpg:6/x", &["/run/pg:6"]),
             ("postgres:///x?host=/run/pg&port=6", &["/run/pg:6"]),
             ("postgres:///x?host=a,b&port=1,2", &["a:1", "b:2"]),
+            ("postgres://app@localhost:5433/db?host=/run/postgresql", &["/run/postgresql:5433"]),
+            ("postgres://:5433/db?host=/run/postgresql", &["/run/postgresql:5433"]),
+            ("postgres://:7/db?host=a,b", &["a:7", "b:7"]),
+            ("postgres://x:1,y/db?host=a,b", &["a:1", "b:5432"]),
+            ("postgres://x:1/db?port=6&host=/run/pg", &["/run/pg:6"]),
+            ("postgres://x:1/db?host=a&host=b", &["b:1"]),
+            ("postgres://x,y/db?host=a", &["a:5432"]),
             ("postgres://?hostaddr=10.0.0.1", &["10.0.0.1:5432"]),
         ] {
             let found: Vec<_> = options(url).hosts.iter().map(ToString::to_string).collect();
