@@ -173,3 +173,43 @@ fn no_reset_brings_a_marked_connection_back() {
         });
     }
 }
+
+/// The client's own reset undoes what the driver sets up in each session.
+#[test]
+fn a_session_reset_natively_is_set_up_again_for_the_next_borrower() {
+    block_on(async {
+        let server = millpond_harness::Server::mariadb()
+            .setting("default-time-zone", "+05:00")
+            .setting("character-set-server", "latin1")
+            .start();
+        let pool = pool_at(&server.url(), 1).await;
+        let settings = async |conn: &mut PooledConnection<Mysql>| {
+            let sql = "SELECT CONCAT_WS(' ', @@time_zone, IF(@@autocommit, 1, 0),
+                 @@character_set_client, IF(@@tx_read_only, 1, 0))";
+            conn.query(sql, &[]).await.unwrap().scalar::<String>().unwrap()
+        };
+        let id = pool.acquire().await.unwrap().id();
+        for read_only in [false, true] {
+            for (login, used_after) in [(false, false), (false, true), (true, false), (true, true)]
+            {
+                let mut conn = pool.acquire().await.unwrap();
+                pool.driver().set_read_only(&mut conn, read_only).await.unwrap();
+                let begun = settings(&mut conn).await;
+                assert_eq!(begun, format!("+00:00 1 utf8mb4 {}", i32::from(read_only)));
+                match login {
+                    false => assert!(conn.client().reset().await.unwrap()),
+                    true => conn.client().change_user(ChangeUserOpts::new()).await.unwrap(),
+                }
+                if used_after {
+                    // What the borrower did is the borrower's.
+                    assert_ne!(settings(&mut conn).await, begun);
+                    assert_ne!(pool.driver().session(&conn), Session::Clean);
+                }
+                drop(conn);
+                let mut conn = pool.acquire().await.unwrap();
+                assert_eq!((settings(&mut conn).await, conn.id()), (begun, id));
+                assert_eq!(pool.driver().session(&conn), Session::Clean);
+            }
+        }
+    });
+}

@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use futures_util::StreamExt;
+use millpond::drivers::mysql::mysql_async::prelude::Queryable;
 use millpond::{Driver, IsolationLevel, Reset, Role, Session, TransactionOptions};
 #[cfg(feature = "tokio")]
 use millpond::{Fate, Outcome};
@@ -278,4 +279,53 @@ fn a_statement_is_stopped_on_its_own_server_only() {
         let error = stop.run().await.unwrap_err();
         assert!(error.to_string().contains("another server"), "{error}");
     });
+}
+
+/// The server runs it where it was prepared, and the client found it by its text.
+#[test]
+fn a_statement_prepared_in_another_database_is_prepared_again() {
+    for server in both() {
+        block_on(async {
+            let pool = pool_at(&server.url(), 1).await;
+            for place in ["here", "there"] {
+                let sql = format!(
+                    "DROP DATABASE IF EXISTS {place}; CREATE DATABASE {place};
+                     CREATE TABLE {place}.named (name TEXT); CREATE TABLE {place}.n (n INT);
+                     INSERT INTO {place}.named VALUES ('{place}')"
+                );
+                pool.batch(&sql).await.unwrap();
+            }
+            let mut conn = pool.acquire().await.unwrap();
+            let id = conn.id();
+            let named = async |conn: &mut millpond::PooledConnection<Mysql>| {
+                let sql = "SELECT name FROM named WHERE name <> ? AND ':a' <> ':b'";
+                let rows = conn.query(sql, &millpond::params!["x"]).await.unwrap();
+                rows.scalar::<String>().unwrap()
+            };
+            conn.query("USE here", &[]).await.unwrap();
+            assert_eq!(named(&mut conn).await, "here");
+            conn.batch("DO 1; use`there`").await.unwrap();
+            assert_eq!(named(&mut conn).await, "there");
+            conn.query("use here", &[]).await.unwrap();
+            assert_eq!(named(&mut conn).await, "here");
+            conn.client().query_drop("USE there").await.unwrap();
+            assert_eq!(named(&mut conn).await, "there");
+            {
+                let mut rows = pin!(conn.query_stream("USE here", &[]));
+                assert!(rows.next().await.is_none());
+            }
+            assert_eq!(named(&mut conn).await, "here");
+            // Where the server prepares it, which is not everywhere.
+            if conn.batch("PREPARE elsewhere FROM 'USE there'").await.is_ok() {
+                assert_eq!(named(&mut conn).await, "here");
+                conn.batch("EXECUTE elsewhere").await.unwrap();
+                assert_eq!(named(&mut conn).await, "there");
+            }
+            pool.driver().reset(&mut conn, Reset::Session).await.unwrap();
+            let sql = "SELECT name FROM named WHERE name <> ?";
+            let nowhere = conn.query(sql, &millpond::params!["x"]).await.unwrap_err();
+            assert!(nowhere.to_string().ends_with("(1146)"), "{nowhere}");
+            assert_eq!(conn.id(), id);
+        });
+    }
 }

@@ -25,13 +25,13 @@ struct Answer {
 
 impl Answer {
     /// Sends a statement: as text if it has no parameters, which is one round
-    /// trip, else prepared, which is one more the first time.
-    async fn of(client: &mut Conn, sql: &str, params: Params) -> Result<Self, Fault> {
+    /// trip, else prepared, which is one more the first time in each epoch.
+    async fn of(client: &mut Conn, sql: &str, params: Params, epoch: u64) -> Result<Self, Fault> {
         let Params::Positional(values) = params else {
             client.query_iter(sql).await?;
             return Ok(Self { binary: false });
         };
-        let statement = client.prep(&*as_it_is(sql)).await?;
+        let statement = client.prep(&*text(sql, epoch)).await?;
         // The client closes the connection over this.
         let (takes, given) = (usize::from(statement.num_params()), values.len());
         if takes != given {
@@ -71,6 +71,16 @@ impl Answer {
     }
 }
 
+/// What is prepared. The client finds a statement that it keeps by its text, and
+/// the server runs it in the database that was in use when it was prepared: after
+/// a change of that it is another statement.
+fn text(sql: &str, epoch: u64) -> Cow<'_, str> {
+    match (as_it_is(sql), epoch) {
+        (sql, 0) => sql,
+        (sql, epoch) => Cow::Owned(format!("/*{epoch}*/{sql}")),
+    }
+}
+
 /// Keeps the client from taking the text after a colon for a parameter of its
 /// own, which it does in some literals too: it does not see that this comment
 /// ends, and looks at nothing after it.
@@ -105,8 +115,13 @@ impl Cells for Raw {
 }
 
 /// Runs a statement and collects its first rows.
-pub(crate) async fn collect(client: &mut Conn, sql: &str, params: Params) -> Result<Rows, Fault> {
-    let answer = Answer::of(client, sql, params).await?;
+pub(crate) async fn collect(
+    client: &mut Conn,
+    sql: &str,
+    params: Params,
+    epoch: u64,
+) -> Result<Rows, Fault> {
+    let answer = Answer::of(client, sql, params, epoch).await?;
     let columns = answer.columns(client);
     if columns.is_empty() {
         let rows = Rows::none().with_affected(client.affected_rows());
@@ -114,20 +129,21 @@ pub(crate) async fn collect(client: &mut Conn, sql: &str, params: Params) -> Res
             Some(id) => rows.with_last_insert_id(id),
             None => rows,
         };
-        answer.drain(client).await?;
+        answer.drain(client).await.map_err(Fault::Later)?;
         return Ok(rows);
     }
     let mut rows = Vec::new();
-    while let Some(row) = answer.next(client).await? {
+    while let Some(row) = answer.next(client).await.map_err(Fault::Later)? {
         rows.push(Row::lazy(columns.clone(), Raw(row)));
     }
-    answer.drain(client).await?;
+    answer.drain(client).await.map_err(Fault::Later)?;
     Ok(Rows::new(columns, rows))
 }
 
 /// Runs one or several statements and reads all that they answer.
 pub(crate) async fn discard(client: &mut Conn, sql: &str) -> Result<(), Fault> {
-    Ok(client.query_drop(sql).await?)
+    let result = client.query_iter(sql).await?;
+    result.drop_result().await.map_err(Fault::Later)
 }
 
 /// Runs several statements and gives the first cell of the last row.
@@ -166,17 +182,19 @@ async fn next(stage: Stage<'_>) -> Result<Option<(Row, Stage<'_>)>> {
     let (conn, sql, answer, columns) = match stage {
         Stage::Start { conn, sql, params } => {
             let params = value::encode(params)?;
+            conn.foresee(sql, &params);
+            let epoch = conn.epoch();
             let (reactor, client) = conn.ready().await?;
             let sent = reactor
                 .run(async {
-                    let answer = Answer::of(client, sql, params).await?;
+                    let answer = Answer::of(client, sql, params, epoch).await?;
                     let columns = answer.columns(client);
                     Ok((answer, columns))
                 })
                 .await;
             match sent {
                 Ok((answer, columns)) => (conn, sql, answer, columns),
-                Err(fault) => return conn.finish(Err(fault), sql),
+                Err(fault) => return conn.end(Err(fault), sql).await,
             }
         }
         Stage::Rows { conn, sql, answer, columns } => (conn, sql, answer, columns),
@@ -189,9 +207,9 @@ async fn next(stage: Stage<'_>) -> Result<Option<(Row, Stage<'_>)>> {
         }
         Ok(None) => {
             let drained = reactor.run(answer.drain(client)).await;
-            conn.finish(drained.map_err(Fault::Native), sql)?;
+            conn.end(drained.map_err(Fault::Later), sql).await?;
             Ok(None)
         }
-        Err(error) => conn.finish(Err(Fault::Native(error)), sql),
+        Err(error) => conn.end(Err(Fault::Later(error)), sql).await,
     }
 }

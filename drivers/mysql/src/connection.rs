@@ -11,11 +11,12 @@ use std::sync::Arc;
 use millpond_driver::{Code, Error, Fate, Outcome, Result, Runtime, ServerInfo, Session};
 use mysql_async::consts::StatusFlags;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts};
+use mysql_async::{Conn, Opts, Params};
 
 use crate::answer;
 use crate::error::{self, Around, Family, Fault};
 use crate::reactor::{self, Reactor, Watch};
+use crate::text;
 
 /// A connection to a MySQL or MariaDB server.
 ///
@@ -56,6 +57,10 @@ pub struct MysqlConnection {
     in_flight: bool,
     /// The client was lent since it last proved to be in step.
     lent: bool,
+    /// The client was lent since the session was set up, and may have undone that.
+    was_lent: bool,
+    /// Counts what may have changed the database in use.
+    epoch: u64,
     /// The connection failed.
     lost: bool,
     /// The session refuses writes because it was asked to.
@@ -106,6 +111,8 @@ impl MysqlConnection {
             standing: Standing::Unknown,
             in_flight: false,
             lent: false,
+            was_lent: false,
+            epoch: 0,
             lost: false,
             read_only: false,
             galera: None,
@@ -118,10 +125,40 @@ impl MysqlConnection {
 
     /// The client, for what it can do and the driver does not show. The
     /// connection proves that it is in step before the driver or another
-    /// borrower uses it again, which costs a round trip.
+    /// borrower uses it again, which costs a round trip. Whatever the client does
+    /// to what every session begins with, another borrower has it as it was, which
+    /// costs one more where the driver was used in between.
     pub fn client(&mut self) -> &mut Conn {
         self.lent = true;
+        self.was_lent = true;
+        self.epoch += 1;
         self.client.as_mut().expect(HERE)
+    }
+
+    /// Before a statement is sent: as text it may change the database in use.
+    pub(crate) fn foresee(&mut self, sql: &str, params: &Params) {
+        if matches!(params, Params::Empty) && text::may_change_the_database(sql) {
+            self.epoch += 1;
+        }
+    }
+
+    /// Statements prepared in another run in another database, perhaps.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The client has none that it keeps.
+    pub(crate) fn forget_statements(&mut self) {
+        self.epoch = 0;
+    }
+
+    /// Nobody but the driver has changed what it set up, or a statement by name.
+    pub(crate) fn is_set_up(&self) -> bool {
+        !self.was_lent
+    }
+
+    pub(crate) fn was_set_up(&mut self) {
+        self.was_lent = false;
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -163,6 +200,7 @@ impl MysqlConnection {
             Standing::Told(flags) if !flags.contains(StatusFlags::SERVER_STATUS_AUTOCOMMIT) => {
                 Session::Unverified
             }
+            Standing::Told(_) if self.was_lent => Session::Unverified,
             Standing::Told(_) => Session::Clean,
             Standing::Failed => Session::FailedTransaction,
             Standing::Unknown => Session::Unverified,
@@ -209,17 +247,30 @@ impl MysqlConnection {
         }
     }
 
+    /// As [`finish`](Self::finish), for what a transaction may run: asks what has
+    /// become of it, where the error does not say.
+    pub(crate) async fn end<T>(&mut self, ended: Result<T, Fault>, sql: &str) -> Result<T> {
+        match self.finish(ended, sql) {
+            Err(error) if self.may_be_undone(&error) => Err(Box::pin(self.find_out(error)).await),
+            ended => ended,
+        }
+    }
+
     #[cold]
     fn fail(&mut self, fault: Fault, sql: &str) -> Error {
         self.in_flight = false;
-        let native = match fault {
+        let (native, answered) = match fault {
             Fault::Ours(error) => return error,
-            Fault::Native(native) => native,
+            Fault::Native(native) => (native, false),
+            Fault::Later(native) => (native, true),
         };
         // Every error that is not the server's closes the client's stream, and
         // some of the server's are its last words.
         let fatal = native.is_fatal();
-        let error = error::judge(native, self.around());
+        let mut error = error::judge(native, self.around());
+        if !self.standing.is_open() && may_have_had_effect(&error, answered, sql) {
+            error = error.with_outcome(Outcome::Unknown);
+        }
         self.lost = fatal || error.fate() == Fate::Discard;
         self.standing = self.standing.after(&error, sql);
         error
@@ -227,15 +278,21 @@ impl MysqlConnection {
 
     /// Whether an error may have taken the whole transaction along: by version
     /// and setting, `innodb_rollback_on_timeout` among them, the server rolls
-    /// back the statement or all of it, and does not say which.
-    pub(crate) fn may_be_undone(&self, error: &Error) -> bool {
-        const IN_DOUBT: [i32; 3] = [1020, 1205, 1206];
-        let in_doubt = |code: &Code| matches!(code, Code::Number(n) if IN_DOUBT.contains(n));
-        self.standing == Standing::Failed && error.code().is_some_and(in_doubt)
+    /// back the statement or all of it, and does not say which. A deadlock takes
+    /// it along nearly always, of whatever runs in it.
+    fn may_be_undone(&self, error: &Error) -> bool {
+        let Some(&Code::Number(number)) = error.code() else { return false };
+        let stands = error.outcome() == Outcome::Rejected && error.fate() == Fate::NeedsRollback;
+        stands
+            && match number {
+                1213 => true,
+                1020 | 1205 | 1206 => self.standing == Standing::Failed,
+                _ => false,
+            }
     }
 
     /// Asks the server in a round trip that changes nothing.
-    pub(crate) async fn find_out(&mut self, error: Error) -> Error {
+    async fn find_out(&mut self, error: Error) -> Error {
         const SQL: &str = "DO 0";
         let Ok((reactor, client)) = self.start() else { return error };
         let asked = reactor.run(client.query_drop(SQL)).await;
@@ -308,13 +365,22 @@ impl Server {
 const HERE: &str = "a connection has its client until it is closed";
 
 impl Standing {
+    /// A transaction is open for certain.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Told(flags) => flags.contains(StatusFlags::SERVER_STATUS_IN_TRANS),
+            Self::Failed => true,
+            Self::Unknown => false,
+        }
+    }
+
     /// What is left to know after an error, which says nothing of the
     /// transaction itself.
     fn after(self, error: &Error, sql: &str) -> Self {
         match self {
             Self::Told(flags)
                 if flags.contains(StatusFlags::SERVER_STATUS_AUTOCOMMIT)
-                    && cannot_begin_or_end(sql) =>
+                    && text::cannot_begin_or_end(sql) =>
             {
                 let open = flags.contains(StatusFlags::SERVER_STATUS_IN_TRANS);
                 match (error.outcome(), error.fate()) {
@@ -332,16 +398,22 @@ impl Standing {
     }
 }
 
-/// Whether a statement that fails leaves the transaction as it was, unless its
-/// error says otherwise. Procedures may begin one, definitions end one, and of
-/// several statements some may have run.
-fn cannot_begin_or_end(sql: &str) -> bool {
-    const HARMLESS: [&str; 9] =
-        ["SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "SHOW", "EXPLAIN"];
-    let sql = sql.trim_start();
-    let word = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    HARMLESS.iter().any(|verb| verb.eq_ignore_ascii_case(word))
-        && !sql.trim_end_matches([';', ' ', '\n', '\t', '\r']).contains(';')
+/// Whether a part of what was run may be committed, though the error says that
+/// its statement is undone. `answered`: an answer had come before the error.
+fn may_have_had_effect(error: &Error, answered: bool, sql: &str) -> bool {
+    /// Of a call itself: its text, its procedure, its arguments, its right.
+    const BEFORE_IT_RAN: [i32; 4] = [1064, 1305, 1318, 1370];
+    if !matches!(error.outcome(), Outcome::Rejected | Outcome::RolledBack) {
+        return false;
+    }
+    if answered && text::may_be_several(sql) {
+        return true;
+    }
+    match error.code() {
+        Some(Code::Number(number)) => !BEFORE_IT_RAN.contains(number) && text::runs_others(sql),
+        // The client's own refusal.
+        _ => false,
+    }
 }
 
 impl Deref for MysqlConnection {

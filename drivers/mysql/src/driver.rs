@@ -12,7 +12,7 @@ use millpond_driver::{
     ServerInfo, Session, TransactionOptions, Value,
 };
 use mysql_async::prelude::Queryable;
-use mysql_async::{ChangeUserOpts, Conn, Opts};
+use mysql_async::{ChangeUserOpts, Conn, Opts, Params};
 
 use crate::connection::Server;
 use crate::error::Fault;
@@ -46,12 +46,11 @@ impl Driver for Mysql {
 
     async fn query(&self, conn: &mut MysqlConnection, sql: &str, params: &[Value]) -> Result<Rows> {
         let params = value::encode(params)?;
+        conn.foresee(sql, &params);
+        let epoch = conn.epoch();
         let (reactor, client) = conn.ready().await?;
-        let rows = reactor.run(answer::collect(client, sql, params)).await;
-        match conn.finish(rows, sql) {
-            Err(error) if conn.may_be_undone(&error) => Err(conn.find_out(error).await),
-            ended => ended,
-        }
+        let rows = reactor.run(answer::collect(client, sql, params, epoch)).await;
+        conn.end(rows, sql).await
     }
 
     fn name(&self) -> &'static str {
@@ -68,7 +67,10 @@ impl Driver for Mysql {
     }
 
     async fn batch(&self, conn: &mut MysqlConnection, sql: &str) -> Result<()> {
-        command(conn, sql).await
+        conn.foresee(sql, &Params::Empty);
+        let (reactor, client) = conn.ready().await?;
+        let done = reactor.run(answer::discard(client, sql)).await;
+        conn.end(done, sql).await
     }
 
     fn server(&self, conn: &MysqlConnection) -> ServerInfo {
@@ -82,26 +84,37 @@ impl Driver for Mysql {
         }
     }
 
-    /// Both kinds end with the proof that the connection is in step. One that
+    /// Both kinds end with the proof that the connection is in step, and leave the
+    /// session as it was set up, which its client can undo. A connection that
     /// owes an answer is not reset: nobody knows how much of it has been read.
     /// Nor is one whose client has logged in as another user.
     async fn reset(&self, conn: &mut MysqlConnection, to: Reset) -> Result<()> {
         if conn.is_somebody_else() {
             return Err(Error::unsupported("resetting a session of another user"));
         }
+        let mode = if conn.read_only { READ_ONLY } else { "" };
         match to {
-            Reset::Boundary => conn.prove("ROLLBACK; SET autocommit = 1; ").await,
+            Reset::Boundary if conn.is_set_up() => {
+                conn.prove("ROLLBACK; SET autocommit = 1; ").await
+            }
+            Reset::Boundary => {
+                conn.prove(&format!("ROLLBACK; {SETUP}; {mode}")).await?;
+                conn.was_set_up();
+                Ok(())
+            }
             Reset::Session => {
                 let login = self.last_login.in_place_of(conn.login());
                 let (reactor, client) = conn.start()?;
                 let cleared = reactor.run(clear(client, self.opts.db_name(), &login)).await;
                 conn.finish(cleared.map_err(Fault::Native), "")?;
-                let mode = if conn.read_only { READ_ONLY } else { "" };
+                conn.forget_statements();
                 let back = match self.opts.db_name() {
                     Some(database) => format!("USE `{}`; ", database.replace('`', "``")),
                     None => String::new(),
                 };
-                conn.prove(&format!("{back}{SETUP}; {mode}")).await
+                conn.prove(&format!("{back}{SETUP}; {mode}")).await?;
+                conn.was_set_up();
+                Ok(())
             }
             _ => Err(Error::unsupported("this kind of reset")),
         }
@@ -133,7 +146,9 @@ impl Driver for Mysql {
                 Ok(client.disconnect().await?)
             };
             match Reactor::current().run(Abrupt::new(kill)).await {
-                Err(Fault::Native(error)) => Err(error::connect(error, &place)),
+                Err(Fault::Native(error) | Fault::Later(error)) => {
+                    Err(error::connect(error, &place))
+                }
                 Err(Fault::Ours(error)) => Err(error),
                 Ok(()) => Ok(()),
             }
@@ -241,9 +256,10 @@ async fn clear(client: &mut Conn, database: Option<&str>, login: &Opts) -> mysql
     Ok(())
 }
 
-/// Runs statements whose rows nobody wants.
+/// Runs statements of the driver's, of which none but the last has an effect
+/// outside the session.
 async fn command(conn: &mut MysqlConnection, sql: &str) -> Result<()> {
     let (reactor, client) = conn.ready().await?;
-    let done = reactor.run(answer::discard(client, sql)).await;
-    conn.finish(done, sql)
+    let done = reactor.run(client.query_drop(sql)).await;
+    conn.end(done.map_err(Fault::Native), sql).await
 }

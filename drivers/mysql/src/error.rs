@@ -36,6 +36,9 @@ pub fn error(native: Native) -> Error {
 pub(crate) enum Fault {
     /// The client or the server said so.
     Native(Native),
+    /// So did they, once an answer had come: to the statement itself, or to
+    /// another before it in the same text.
+    Later(Native),
     /// It is ours to say, and left the connection as it was.
     Ours(Error),
 }
@@ -157,7 +160,10 @@ fn meaning(server: &ServerError, around: Around) -> (Outcome, Fate, Cause, Scope
 
     let says = |text: &str| server.message.contains(text);
     match server.code {
-        // A deadlock: the server has rolled back. Galera also at commit.
+        // A deadlock: the server has rolled back. Galera also at commit. But
+        // MariaDB leaves a transaction open that waited for a lock of GET_LOCK,
+        // and a SIGNAL may give any number.
+        1213 if around.in_transaction => (Rejected, NeedsRollback, Conflict, Transaction),
         1213 => (RolledBack, Reusable, Conflict, Transaction),
         // Undoes the statement only; the transaction stays open with its writes.
         1205 | 3572 => (Rejected, NeedsRollback, LockTimeout, Transaction),
@@ -191,7 +197,9 @@ fn meaning(server: &ServerError, around: Around) -> (Outcome, Fate, Cause, Scope
 
         // KILL QUERY, and limits on the time of a statement.
         1317 | 1969 | 3024 => (Rejected, NeedsRollback, Timeout, Statement),
-        1615 | 1243 => (Rejected, Reusable, StaleStatement, Statement),
+        1615 => (Rejected, Reusable, StaleStatement, Statement),
+        // The client keeps the handle, and would be told the same again.
+        1243 => (Rejected, Discard, StaleStatement, Statement),
         1040 | 1203 | 1226 | 1461 => (Rejected, Reusable, Overload, Node),
         1037 | 1038 | 1041 => (Rejected, NeedsRollback, Overload, Node),
         1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1370 | 1698 => {
@@ -344,7 +352,7 @@ mod tests {
     #[test]
     fn every_number_of_a_statement_means_what_the_table_says() {
         let table: &[(&[u16], &str, Meaning)] = &[
-            (&[1213], "", (RolledBack, Reusable, Conflict, Transaction)),
+            (&[1213], "", (Rejected, NeedsRollback, Conflict, Transaction)),
             (&[1205, 3572], "", (Rejected, NeedsRollback, LockTimeout, Transaction)),
             (&[1412, 1689, 3058, 3132], "", (Rejected, NeedsRollback, Conflict, Transaction)),
             (&[1613, 1614, 3101], "", (RolledBack, NeedsRollback, Conflict, Transaction)),
@@ -361,7 +369,8 @@ mod tests {
             (&[1042, 1043, 1152, 1156, 1158, 1159, 1160, 1161, 1184, 1927, 3169], "", GONE),
             (&[1153], "", (Rejected, Discard, Caller, Statement)),
             (&[1317, 1969, 3024], "", (Rejected, NeedsRollback, Timeout, Statement)),
-            (&[1615, 1243], "", (Rejected, Reusable, StaleStatement, Statement)),
+            (&[1615], "", (Rejected, Reusable, StaleStatement, Statement)),
+            (&[1243], "", (Rejected, Discard, StaleStatement, Statement)),
             (&[1226, 1461], "", (Rejected, Reusable, Overload, Node)),
             (&[1044, 1049, 1142, 1227], "", (Rejected, Reusable, Auth, Statement)),
             (&[1021, 1194], "", (Rejected, NeedsRollback, Corrupt, Node)),
@@ -383,6 +392,12 @@ mod tests {
         for code in [1205, 1317, 1290, 1836, 1412] {
             assert_ne!(judged(code, "--read-only", OUTSIDE).1, NeedsRollback, "{code}");
         }
+    }
+
+    #[test]
+    fn a_deadlock_proves_a_rollback_only_where_nothing_can_be_left_open() {
+        assert_eq!(judged(1213, "", OUTSIDE), (RolledBack, Reusable, Conflict, Transaction));
+        assert_eq!(read(&error(server(1213, ""))).1, NeedsRollback);
     }
 
     #[test]

@@ -112,6 +112,7 @@ mod options;
 mod place;
 mod reactor;
 mod status;
+mod text;
 mod url;
 mod value;
 

@@ -167,7 +167,10 @@ impl Mysql {
         let options = match tls {
             Tls::Disabled => None,
             Tls::Required => Some(keep.with_danger_accept_invalid_certs(true)),
-            Tls::VerifyIdentity => Some(keep.with_danger_accept_invalid_certs(false)),
+            Tls::VerifyIdentity => Some(
+                keep.with_danger_accept_invalid_certs(false)
+                    .with_danger_skip_domain_validation(false),
+            ),
         };
         self.with(|opts| opts.ssl_opts(options))
     }
@@ -327,6 +330,17 @@ mod tests {
         let error = database.socket("/run/mysqld.sock").check().expect_err("no TLS on sockets");
         assert!(error.is_permanent());
         assert!(error.message().starts_with("ssl-mode: "), "{error}");
+    }
+
+    #[test]
+    fn whoever_asks_for_the_identity_has_the_name_compared() {
+        let lax = SslOpts::default()
+            .with_danger_accept_invalid_certs(true)
+            .with_danger_skip_domain_validation(true);
+        let opts: Opts = OptsBuilder::default().ssl_opts(Some(lax)).into();
+        let database = Mysql::from_opts(opts).tls(Tls::VerifyIdentity);
+        let tls = database.opts.ssl_opts().expect("TLS");
+        assert!(!tls.accept_invalid_certs() && !tls.skip_domain_validation(), "{tls:?}");
     }
 
     #[test]
