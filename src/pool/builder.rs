@@ -216,7 +216,8 @@ impl<D: Driver> Builder<D> {
     /// Runs on each new connection before anybody can see it, within
     /// `connect_timeout`; and again after a reset to
     /// [`Reset::Session`](crate::Reset::Session), which clears what it has set.
-    /// An error is that of the connect: the connection is closed. Replaces the one set before.
+    /// An error is that of the connect: the connection is closed. Replaces the hook
+    /// set before.
     pub fn after_connect<H>(mut self, hook: H) -> Self
     where
         H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
@@ -231,7 +232,8 @@ impl<D: Driver> Builder<D> {
     /// [permanent](crate::Error::is_permanent) goes to the caller instead; the
     /// connection is then kept if the error's [fate](crate::Error::fate) is
     /// [`Reusable`](crate::Fate::Reusable). A new connection that is refused
-    /// counts as a connect that failed. Costs each acquire a task. Replaces the one set before.
+    /// counts as a connect that failed. Costs each acquire a task. Replaces the hook
+    /// set before.
     pub fn before_acquire<H>(mut self, hook: H) -> Self
     where
         H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
@@ -242,7 +244,7 @@ impl<D: Driver> Builder<D> {
 
     /// Runs on each connection that is given back and clean, within
     /// `reset_timeout`, while the pool is open. An error closes it, and is told
-    /// to the [observer](Self::observer). Replaces the one set before.
+    /// to the [observer](Self::observer). Replaces the hook set before.
     pub fn after_release<H>(mut self, hook: H) -> Self
     where
         H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
@@ -254,7 +256,7 @@ impl<D: Driver> Builder<D> {
     /// Runs on each connection that the pool is about to close, within the
     /// second that a goodbye may take. It cannot be refused. Not called for one
     /// that is dropped with its runtime, detached, or refused by
-    /// `after_connect`. Replaces the one set before.
+    /// `after_connect`. Replaces the hook set before.
     pub fn before_close<H>(mut self, hook: H) -> Self
     where
         H: for<'a> Fn(HookConnection<'a, D>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'static,
@@ -265,7 +267,8 @@ impl<D: Driver> Builder<D> {
 
     /// Is told of each connection that is held for longer than `leak_after`,
     /// and of its return. Called by whoever keeps the pool's time, and where it
-    /// is given back; so it must not block. A panic in it is dropped. Replaces the one set before.
+    /// is given back; so it must not block. A panic in it is dropped. Replaces the
+    /// listener set before.
     pub fn on_leak(mut self, listener: impl Fn(&Leak) + Send + Sync + 'static) -> Self {
         self.hooks.on_leak = Some(Box::new(listener));
         self

@@ -83,19 +83,12 @@ fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be() {
     });
 }
 
-/// Each that was rolled back left one.
 #[test]
 fn of_levels_that_are_undone_one_savepoint_is_left_at_most() {
     block_on(async {
         for server in both() {
             let pool = pool_at(&server.url(), 1).await;
-            let mut tx = pool.begin().await.unwrap();
-            tx.begin().await.unwrap().rollback().await.unwrap();
-            drop(tx.begin().await.unwrap());
-            tx.query("SELECT 1", &[]).await.unwrap();
-            tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap();
-            let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
-            assert!(error.to_string().contains("SAVEPOINT"), "{error}");
+            begun::of_levels_that_are_undone_one_savepoint_is_left_at_most(&pool).await;
         }
     });
 }

@@ -1,7 +1,6 @@
-//! Transactions whose begin was dropped on its way.
+//! Transactions that were given up: dropped before they had begun, or undone.
 //!
-//! Owns the claim: what the same borrower does next is part of none of them.
-//! Knows no database.
+//! Owns what holds for them on every database. Knows none.
 
 use millpond::testing::cancel::cancel_after;
 use millpond::{Driver, Pool};
@@ -34,4 +33,20 @@ pub(crate) async fn what_follows_a_dropped_begin_is_kept_if_it_is_said_to_be<D: 
     let kept: Vec<i64> = rows.iter().map(|row| row.get(0).unwrap()).collect();
     assert_eq!(kept, told);
     assert!(told.contains(&0) && told.contains(&100), "{told:?}");
+}
+
+/// Each that was undone left one, nested in the one before. A statement failed in
+/// one of them.
+pub(crate) async fn of_levels_that_are_undone_one_savepoint_is_left_at_most<D: Driver>(
+    pool: &Pool<D>,
+) {
+    let mut tx = pool.begin().await.unwrap();
+    tx.begin().await.unwrap().rollback().await.unwrap();
+    let mut failed = tx.begin().await.unwrap();
+    failed.query("SELECT nonsense", &[]).await.unwrap_err();
+    drop(failed);
+    tx.query("SELECT 1", &[]).await.unwrap();
+    tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap();
+    let error = tx.query("RELEASE SAVEPOINT millpond_2", &[]).await.unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("savepoint"), "{error}");
 }
